@@ -1,0 +1,23 @@
+"""What app_python3 loads. Builds everything once, before Kamailio forks, and hands over the callbacks."""
+
+import os
+from pathlib import Path
+
+from sipward import edge, kamailio
+from sipward.flow import Flow
+from sipward.guard import Callbacks
+
+
+def mod_init() -> Callbacks:
+    """Called by Kamailio at start; raising here stops it."""
+    run = Path(os.environ["SIPWARD_RUN"])
+    node = edge.load(run / "edge.json", run.parent / "keys")
+
+    def follow_redis() -> None:
+        # pydantic and redis-py stay out of the workers.
+        from sipward import render, sync, tenants  # noqa: PLC0415
+
+        settings, addresses = render.read(run)
+        sync.run(kamailio.Table(), settings, tenants.Rules.of(settings, addresses))
+
+    return Callbacks(kamailio, Flow(kamailio, node), follow_redis)

@@ -1,0 +1,22 @@
+"""Sipward: one front door for many PBXs. The rooms of the house, and who may call whom.
+
+In Kamailio's workers (no I/O, no OpenSSL, nothing to install):
+
+- `guard`        the callbacks app_python3 calls, and the net under them
+- `flow`         a message's path, top to bottom
+- `routing`      where a request goes: pure
+- `balance`      which instance of a tenant: pure
+- `media`        what rtpengine is told: pure
+- `concealment`  topology hiding
+- `tokens`, `seal`  what rides sealed in a message and comes back
+- `passage`      what a transaction remembers
+- `edge`         the node as its workers see it
+- `live`         the entries of the live table
+- `uri`, `model` the words
+- `kamailio`     the only module that speaks to Kamailio
+
+In Kamailio's sync process: `sync` (Redis to live table), with `store`, `tenants`, `live`.
+
+On the command line: `cli`, `node` (starts and watches), `supervisor`, `render`, `rpc`, `settings`, `addresses`, `store`
+(the only module that speaks to Redis), `tenants`, with `hosts` and `problems` below them.
+"""

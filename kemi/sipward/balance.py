@@ -1,0 +1,27 @@
+"""Which of a tenant's instances, and in which order: priority first, weighted rendezvous hashing within it."""
+
+from _blake2 import blake2b
+from math import log
+
+from sipward.model import Endpoint, Instance, Tenant
+
+_SCALE = float(1 << 64)
+
+
+def ordered(tenant: Tenant, user: str) -> tuple[Endpoint, ...]:
+    """The tenant's instances in the order in which they are tried for `user` (an address of record's user part).
+
+    The same user gets the same order while the instances stay the same; adding or losing one moves only its share
+    (weighted rendezvous hashing, Thaler and Ravishankar 1998; Schindelhauer and Schomaker 2005 for the weights).
+    """
+    instances = [instance for instance in tenant.instances if not instance.drain]
+    if len(instances) > 1:
+        instances.sort(key=lambda instance: (instance.priority, -_score(instance, tenant.name, user)))
+    return tuple(instance.endpoint for instance in instances)
+
+
+def _score(instance: Instance, tenant: str, user: str) -> float:
+    end = instance.endpoint
+    text = f"{tenant}\0{user}\0{end.transport}\0{end.hostport}"
+    point = int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
+    return -instance.weight / log((point + 0.5) / _SCALE)

@@ -1,0 +1,104 @@
+"""What every worker knows about its node: sockets, networks, names, keys. Fixed from start to stop."""
+
+import json
+from collections.abc import Iterable
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+from sipward.live import domain_key
+from sipward.model import Endpoint, Side, Socket
+
+
+class Edge:
+    """The node as its workers see it."""
+
+    def __init__(
+        self,
+        sockets: Iterable[Socket],
+        service_networks: Iterable[str],
+        local_networks: Iterable[str],
+        names: Iterable[str],
+        keys: Iterable[bytes],
+        instance_timeout: int,
+    ) -> None:
+        """`names`: host names that are the node itself; `keys`: newest first; `instance_timeout`: milliseconds."""
+        self.sockets = tuple(sockets)
+        self.keys = tuple(keys)
+        self.instance_timeout = instance_timeout
+        self._service = [ip_network(network) for network in service_networks]
+        self._local = [ip_network(network) for network in local_networks]
+        self._by_address = {socket.local: socket for socket in reversed(self.sockets)}
+        self._by_side = {(s.side, s.local.transport, s.is_ipv6): s for s in reversed(self.sockets)}
+        service = {s.local for s in self.sockets if s.side is Side.SERVICE}
+        self._service_only = service - {s.local for s in self.sockets if s.side is not Side.SERVICE}
+        self._service_any = service
+        hosts = {s.local.host for s in self.sockets} | {s.public for s in self.sockets} | set(names)
+        self._hosts = frozenset(domain_key(host) for host in hosts)
+        self.network_of = lru_cache(maxsize=65536)(self._network_of)
+
+    def _network_of(self, host: str) -> Side:
+        """The side whose networks hold an address (an IP literal without brackets)."""
+        address = ip_address(host)
+        if any(address in network for network in self._service):
+            return Side.SERVICE
+        return Side.LOCAL if any(address in network for network in self._local) else Side.OUTSIDE
+
+    def side_of(self, received_on: Endpoint, source: Endpoint) -> Side | None:
+        """The side a message comes from: socket and source together, since a source alone can be forged.
+
+        None: the message is on a socket where its source has no business.
+        """
+        network = self.network_of(source.host)
+        if received_on in self._service_only:
+            return Side.SERVICE if network is Side.SERVICE else None
+        if network is Side.SERVICE:
+            return Side.SERVICE if received_on in self._service_any else None
+        return network
+
+    def socket_for(self, side: Side, peer: Endpoint) -> Socket | None:
+        """The socket that speaks to `peer` on `side`, None when the node has none of that transport and family."""
+        group = Side.SERVICE if side is Side.SERVICE else Side.OUTSIDE
+        return self._by_side.get((group, peer.transport, ":" in peer.host))
+
+    def socket_at(self, received_on: Endpoint) -> Socket:
+        """Our socket at an address of ours."""
+        return self._by_address[received_on]
+
+    def shown_to(self, side: Side, socket: Socket) -> str:
+        """`host:port` under which `side` knows a socket: the public address only outside."""
+        host = socket.public if side is Side.OUTSIDE else socket.local.host
+        return Endpoint(socket.local.transport, host, socket.local.port).hostport
+
+    def is_self(self, host: str) -> bool:
+        """Whether a URI's host is the node itself, by name or address."""
+        return domain_key(host) in self._hosts
+
+    def is_own_socket(self, peer: Endpoint) -> bool:
+        """Whether an address is one of our own listening sockets: a message from there has looped."""
+        return peer in self._by_address
+
+    def to_json(self) -> str:
+        """The text that `load` reads. The keys are not in it: they stay in a file of their own."""
+        return json.dumps(
+            {
+                "sockets": [
+                    [s.side, s.local.transport, s.local.host, s.local.port, s.public] for s in self.sockets
+                ],
+                "service_networks": [str(network) for network in self._service],
+                "local_networks": [str(network) for network in self._local],
+                "names": sorted(self._hosts),
+                "instance_timeout": self.instance_timeout,
+            }
+        )
+
+
+def load(path: Path, keys: Path) -> Edge:
+    """Read the node's description and its keys (one in hexadecimal a line, the newest first)."""
+    text: dict[str, Any] = json.loads(path.read_text())
+    sockets = [Socket(Side(side), Endpoint(t, host, port), public) for side, t, host, port, public in text["sockets"]]
+    secrets = [bytes.fromhex(line) for line in keys.read_text().split()]
+    return Edge(
+        sockets, text["service_networks"], text["local_networks"], text["names"], secrets, text["instance_timeout"]
+    )

@@ -1,0 +1,74 @@
+"""The one net under every callback: no exception in Python loses a message or says nothing.
+
+Kamailio logs an exception in a callback and forgets the message: the caller would get silence. So a request is answered
+500 once, and a reply or failure goes on as it is.
+"""
+
+import traceback
+from collections.abc import Callable
+from types import ModuleType
+
+from sipward.flow import DONE, Flow, printable
+
+
+class Callbacks:
+    """The object that app_python3 calls. Every method returns an integer, and raises nothing."""
+
+    def __init__(self, sip: ModuleType, flow: Flow, sync: Callable[[], None]) -> None:
+        """`sync`: keeps the live table in step with Redis, for ever; runs in a process of its own."""
+        self._sip = sip
+        self._flow = flow
+        self._sync = sync
+
+    def child_init(self, rank: int) -> int:
+        """Called in every process after the fork."""
+        return DONE
+
+    def ksr_request_route(self, msg: object) -> int:
+        """A request arrived."""
+        try:
+            self._flow.request()
+        except UnicodeDecodeError:
+            # A header that routing reads is not UTF-8, which RFC 3261, 25.1 asks for.
+            self._refuse(400, "Bad Request", "not-utf8")
+        except BaseException:
+            self._report()
+            self._refuse(500, "Server Internal Error", "exception")
+        return DONE
+
+    def ksr_reply(self, msg: object) -> int:
+        """A reply to a relayed request arrived."""
+        return self._pass(self._flow.reply)
+
+    def ksr_failure(self, msg: object) -> int:
+        """A relayed request failed."""
+        return self._pass(self._flow.failure)
+
+    def ksr_sync(self, msg: object, *names: object) -> int:
+        """The timer process: stays in here."""
+        return self._pass(self._sync)
+
+    def _pass(self, callback: Callable[[], None]) -> int:
+        try:
+            callback()
+        except BaseException:
+            self._report()
+        return DONE
+
+    def _refuse(self, code: int, reason: str, why: str) -> None:
+        try:
+            self._sip.count(why)
+            if self._sip.method() != "ACK":
+                self._sip.answer(code, reason)
+        except BaseException:
+            self._report()
+
+    def _report(self) -> None:
+        text = traceback.format_exc()
+        try:
+            self._sip.count("exception")
+            call_id = printable(self._sip.call_id())
+        except BaseException:
+            call_id = "?"
+        for line in text.rstrip().splitlines():
+            self._sip.log_error(f"event=exception callid={call_id} {line}")

@@ -1,0 +1,342 @@
+"""The only module that speaks to Kamailio: facts of the running message in, SIP verbs out."""
+
+import KSR
+from sipward.edge import Edge
+from sipward.model import Endpoint, Side, Socket
+from sipward.routing import Request
+from sipward.uri import Uri, parse, split_list
+
+_ROUTES = "routes"
+_COUNTERS = "counters"
+
+
+# --- facts of the message ----------------------------------------------------------------------------------------
+
+
+def method() -> str:
+    """The request's method; of a reply, the method in its CSeq."""
+    return KSR.pv.getw("$rm")
+
+
+def call_id() -> str:
+    """The Call-ID."""
+    return KSR.kx.get_callid() or ""
+
+
+def source() -> Endpoint:
+    """Where the message came from, as seen on the wire."""
+    return Endpoint(KSR.kx.get_proto().lower(), _bare(KSR.kx.get_srcip()), int(KSR.kx.get_srcport()))
+
+
+def received_on() -> Endpoint:
+    """Our socket that received the message."""
+    return Endpoint(KSR.kx.get_proto().lower(), _bare(KSR.kx.get_rcvip()), int(KSR.kx.get_rcvport()))
+
+
+def request(side: Side, sender: Endpoint, own_route: Uri | None) -> Request | None:
+    """The facts that routing looks at; None when the Request-URI is not a SIP URI."""
+    uri = parse(KSR.kx.get_ruri() or "")
+    if uri is None:
+        return None
+    return Request(
+        method=method(),
+        side=side,
+        source=sender,
+        call_id=call_id(),
+        uri=uri,
+        caller=parse(KSR.kx.get_furi() or ""),
+        callee=parse(KSR.kx.get_turi() or ""),
+        contact_port=_port(KSR.kx.get_cturi() or "") if side is Side.SERVICE else 0,
+        route=own_route,
+        has_sdp=has_sdp(),
+    )
+
+
+def routes() -> list[str]:
+    """The Route header's values, topmost first."""
+    return _values("Route")
+
+
+def record_routes() -> list[str]:
+    """The Record-Route header's values, topmost first."""
+    return _values("Record-Route")
+
+
+def contacts() -> list[str]:
+    """The texts of all Contact headers; each may be a list."""
+    return _headers("Contact")
+
+
+def vias() -> list[str]:
+    """The texts of all Via headers; each may be a list."""
+    return _headers("Via")
+
+
+def has_to_tag() -> bool:
+    """Whether the request belongs to a dialog (RFC 3261, 12)."""
+    return KSR.siputils.has_totag() > 0
+
+
+def has_sdp() -> bool:
+    """Whether the body is, or may hold, an SDP."""
+    kind = KSR.hdr.get("Content-Type")
+    if not kind:
+        return False
+    kind = kind.lstrip().lower()
+    return kind.startswith(("application/sdp", "multipart/"))
+
+
+def status() -> int:
+    """The status code of the running reply."""
+    return int(KSR.pv.get("$rs"))
+
+
+# --- changes to the message --------------------------------------------------------------------------------------
+
+
+def set_uri(uri: Uri) -> None:
+    """Replace the Request-URI."""
+    KSR.seturi(str(uri))
+
+
+def set_routes(values: list[str]) -> None:
+    """Replace the Route headers."""
+    KSR.hdr.remove("Route")
+    if values:
+        KSR.hdr.append(f"Route: {', '.join(values)}\r\n")
+
+
+def set_record_routes(values: list[str]) -> None:
+    """Replace the Record-Route headers."""
+    KSR.hdr.remove("Record-Route")
+    KSR.hdr.append(f"Record-Route: {', '.join(values)}\r\n")
+
+
+def set_contacts(values: list[str]) -> None:
+    """Replace the Contact headers."""
+    KSR.hdr.remove("Contact")
+    if values:
+        KSR.hdr.append(f"Contact: {', '.join(values)}\r\n")
+
+
+def record_route(hostport: str, params: str) -> None:
+    """Put us on top of the Record-Route set under `hostport`."""
+    KSR.rr.record_route_preset_one(f"{hostport}{params}")
+
+
+def set_body(text: str) -> None:
+    """Replace an SDP body."""
+    KSR.textops.set_body(text, "application/sdp")
+
+
+def remove_body() -> None:
+    """Drop the body."""
+    KSR.textopsx.remove_body()
+
+
+def aim(target: Endpoint, socket: Socket) -> None:
+    """Send to `target` from `socket`, whatever the Request-URI says."""
+    KSR.setdsturi(target.uri)
+    local = socket.local
+    KSR.corex.set_send_socket(f"{local.transport}:{local.hostport}")
+
+
+def only_over_open_connection() -> None:
+    """Never open a connection: a phone behind a NAT can only be reached over its own (RFC 5626, 5.3)."""
+    KSR.set_forward_no_connect()
+
+
+# --- transactions ------------------------------------------------------------------------------------------------
+
+
+def is_known_transaction() -> bool:
+    """Absorb a retransmission; also matches a CANCEL or an ACK to its INVITE's transaction."""
+    return KSR.tm.t_check_trans() > 0
+
+
+def precheck_transaction() -> bool:
+    """Whether another worker is creating this very transaction right now."""
+    return KSR.tmx.t_precheck_trans() > 0
+
+
+def absorb() -> int:
+    """`t_check_trans` for what is not a CANCEL: 0 when a retransmission was answered."""
+    return KSR.tm.t_check_trans()
+
+
+def new_transaction() -> bool:
+    """Create the transaction from the message as it came."""
+    return KSR.tm.t_newtran() > 0
+
+
+def relay(timeout: int = 0) -> bool:
+    """Send the request on statefully; `timeout`: milliseconds until a silent target is given up, 0 for RFC 3261's."""
+    if timeout:
+        KSR.tm.t_set_fr(0, timeout)
+    return KSR.tm.t_relay() > 0
+
+
+def watch(replies: bool, failures: bool) -> None:
+    """Ask to see the replies and the failure of the request about to be relayed."""
+    if replies:
+        KSR.tm.t_on_reply("ksr_reply")
+    if failures:
+        KSR.tm.t_on_failure("ksr_failure")
+
+
+def forward_alone() -> bool:
+    """Send an ACK on statelessly, with our Via as its only one."""
+    return KSR.corex.forward_uac() > 0
+
+
+def pretend_source(socket: Socket, shown: str) -> None:
+    """Make the core take the running request for one from `shown`, so that it writes no true source into the Via."""
+    KSR.corex.set_source_address(f"{socket.local.transport}:{shown}")
+
+
+def replace_vias(value: str) -> None:
+    """Replace the Via headers of a request and make the change the message itself."""
+    KSR.hdr.remove("Via")
+    KSR.hdr.insert(f"Via: {value}\r\n")
+    KSR.textopsx.msg_apply_changes()
+
+
+def restore_vias(values: list[str]) -> None:
+    """Put the given Via headers below our own in a reply."""
+    KSR.textops.remove_hf_idx("Via", 1)
+    KSR.hdr.append_after("".join(f"Via: {value}\r\n" for value in values), "Via")
+
+
+def answer(code: int, reason: str, headers: str = "") -> None:
+    """Answer the request, through its transaction if it has one. `headers`: whole lines, each with its CRLF."""
+    if headers:
+        KSR.hdr.append_to_reply(headers)
+    KSR.sl.send_reply(code, reason)
+
+
+def answer_failure(code: int, reason: str, headers: str = "") -> None:
+    """Answer the failed request with a reply of our own instead of the one received."""
+    if headers:
+        KSR.hdr.append_to_reply(headers)
+    KSR.tm.t_reply(code, reason)
+
+
+def drop_reply() -> None:
+    """Do not pass the running provisional reply on."""
+    KSR.set_drop()
+
+
+def is_cancelled() -> bool:
+    """Whether the caller has cancelled the failed request."""
+    return KSR.tm.t_is_canceled() > 0
+
+
+def failure() -> tuple[int, bool]:
+    """Of a failed request: the winning status code, and whether it is ours because nobody answered."""
+    return int(KSR.tm.t_get_status_code()), KSR.tm.t_branch_timeout() > 0 and KSR.tm.t_branch_replied() < 0
+
+
+def forwards_left() -> bool:
+    """Take one from Max-Forwards (RFC 3261, 16.6); False when none is left."""
+    return KSR.maxfwd.process_maxfwd(70) > 0
+
+
+def is_sane() -> bool:
+    """Check what RFC 3261, 16.3 asks for; answers by itself what is not."""
+    return KSR.sanity.sanity_check(17895, 7) > 0
+
+
+# --- state of a transaction, media, shared memory, log -----------------------------------------------------------
+
+
+def remember(name: str, value: str) -> None:
+    """Keep a text with the transaction; seen by its reply and failure callbacks in any worker."""
+    KSR.pv.sets(f"$avp({name})", value)
+
+
+def recall(name: str) -> str:
+    """A text kept with the transaction, "" when there is none."""
+    value: str | None = KSR.pv.get(f"$avp({name})")
+    return value or ""
+
+
+def media_offer(flags: str) -> bool:
+    """Have rtpengine take the body as an offer; False when it could not."""
+    return KSR.rtpengine.rtpengine_offer(flags) > 0
+
+
+def media_answer(flags: str) -> bool:
+    """Have rtpengine take the body as an answer; False when it could not."""
+    return KSR.rtpengine.rtpengine_answer(flags) > 0
+
+
+def media_delete(flags: str) -> bool:
+    """Have rtpengine end the call; False when it did not answer."""
+    return KSR.rtpengine.rtpengine_delete(flags) > 0
+
+
+def look_up(key: str) -> str | None:
+    """An entry of the live table."""
+    entry: str | None = KSR.htable.sht_get(_ROUTES, key)
+    return entry
+
+
+def has_routes() -> bool:
+    """Whether the live table has been loaded."""
+    state: str | None = KSR.htable.sht_get("state", "routes")
+    return state is not None and '"ready": true' in state
+
+
+def count(why: str) -> None:
+    """Add one to a counter."""
+    KSR.htable.sht_inc(_COUNTERS, why)
+
+
+def log(text: str) -> None:
+    """Write one line for the operator."""
+    KSR.notice(f"{text}\n")
+
+
+def log_error(text: str) -> None:
+    """Write an error for the operator; `text` may have several lines."""
+    KSR.err(f"{text}\n")
+
+
+class Table:
+    """Shared memory as the sync process writes it."""
+
+    def set(self, table: str, key: str, value: str) -> None:
+        """Write an entry."""
+        KSR.htable.sht_sets(table, key, value)
+
+    def remove(self, table: str, key: str) -> None:
+        """Remove an entry, if it is there."""
+        KSR.htable.sht_rm(table, key)
+
+
+def own_uri(value: str, edge: Edge) -> Uri | None:
+    """The URI of a Route value when it leads to ourselves."""
+    opening = value.find("<")
+    uri = parse(value[opening + 1 : value.find(">", opening)] if opening >= 0 else value)
+    return uri if uri and edge.is_self(uri.host) else None
+
+
+def _headers(name: str) -> list[str]:
+    texts: list[str] = []
+    while (text := KSR.hdr.get_idx(name, len(texts))) is not None:
+        texts.append(text)
+    return texts
+
+
+def _values(name: str) -> list[str]:
+    return [value for text in _headers(name) for value in split_list(text)]
+
+
+def _bare(host: str) -> str:
+    return host[1:-1] if host.startswith("[") else host
+
+
+def _port(uri: str) -> int:
+    hostport = uri.rpartition("@")[2].partition(";")[0].partition(">")[0]
+    digits = hostport.rpartition(":")[2]
+    return int(digits) if digits.isascii() and digits.isdigit() else 5060

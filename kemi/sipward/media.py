@@ -1,0 +1,41 @@
+"""What rtpengine is told about a call: pure functions from sides and tenant to the flags of one command.
+
+The rules behind the flags: towards clients the source of RTP is learned, ranked by likeness to what signalling says,
+and then pinned (`strict-source`); an instance's media addresses are known, so nothing is learned there. The Call-ID
+that rtpengine sees carries the tenant's name, so that equal Call-IDs of two tenants never meet.
+"""
+
+from sipward.model import Side
+
+_SENDER = {
+    # A client's SDP may name an address behind a NAT; where its SIP comes from is where its RTP will come from.
+    Side.OUTSIDE: "SIP-source-address endpoint-learning=heuristic strict-source",
+    Side.LOCAL: "endpoint-learning=heuristic strict-source",
+    Side.SERVICE: "endpoint-learning=off strict-source",
+}
+
+
+def offer(tenant: str, call_id: str, sender: Side, receiver: Side, receiver_ipv6: bool) -> str:
+    """Flags of an offer that `sender` made and `receiver` will get (RFC 3264)."""
+    family = "IP6" if receiver_ipv6 else "IP4"
+    return (
+        f"{call(tenant, call_id)} direction={sender} direction={receiver} address-family={family} "
+        f"{_SENDER[sender]} {_COMMON}"
+    )
+
+
+def answer(tenant: str, call_id: str, sender: Side) -> str:
+    """Flags of an answer that `sender` made."""
+    return f"{call(tenant, call_id)} {_SENDER[sender]} {_COMMON}"
+
+
+def call(tenant: str, call_id: str) -> str:
+    """The flag that names a call: blanks cannot be in it, since they end a flag."""
+    return f"call-id={tenant}/{call_id}"
+
+
+_COMMON = "replace-origin replace-session-connection RTP/AVP ICE=remove rtcp-mux-demux"
+
+REJECTED = "v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\nc=IN IP4 0.0.0.0\r\nt=0 0\r\nm=audio 0 RTP/AVP 0\r\n"
+"""An SDP without media (port 0, RFC 3264, 6): stands in for an answer that rtpengine could not take, since an SDP
+passed on unchanged would show addresses of the wrong side and carry no audio."""

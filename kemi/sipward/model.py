@@ -1,0 +1,79 @@
+"""The words of the project as frozen values. Imports nothing of ours, so every other module may import it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+
+class Side(StrEnum):
+    """Where a message comes from or goes to."""
+
+    OUTSIDE = "outside"
+    """The Internet: phones, carriers, branch offices."""
+    LOCAL = "local"
+    """The site's own networks; the same sockets as OUTSIDE, but never shown the public address."""
+    SERVICE = "service"
+    """The network where the PBX instances live."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A transport address: `transport` is udp, tcp or tls; `host` an IP literal without brackets."""
+
+    transport: str
+    host: str
+    port: int
+
+    @property
+    def hostport(self) -> str:
+        """`host:port` as a SIP URI has it: IPv6 in brackets (RFC 3261, 25.1)."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def uri(self) -> str:
+        """The SIP URI that leads here, without a user part."""
+        return f"sip:{self.hostport};transport={self.transport}"
+
+    def __str__(self) -> str:
+        """`transport:host:port`, as Kamailio names a socket; `parse` reads it."""
+        return f"{self.transport}:{self.hostport}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `transport:host:port`."""
+        transport, _, hostport = text.partition(":")
+        host, _, port = hostport.rpartition(":")
+        return cls(transport, host.strip("[]"), int(port))
+
+
+@dataclass(frozen=True, slots=True)
+class Socket:
+    """A listening address of the node. `public` is the address the outside knows it by."""
+
+    side: Side
+    local: Endpoint
+    public: str
+
+    @property
+    def is_ipv6(self) -> bool:
+        """Whether the socket speaks IPv6."""
+        return ":" in self.local.host
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One PBX of a tenant. Lower `priority` is tried first; `weight` shares calls within one priority."""
+
+    endpoint: Endpoint
+    weight: int = 1
+    priority: int = 1
+    drain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A customer as routing sees it. `redirect` says what a 3xx of an instance becomes: pass or refuse."""
+
+    name: str
+    instances: tuple[Instance, ...]
+    redirect: str = "pass"

@@ -1,0 +1,134 @@
+"""One node: starts Redis, rtpengine and Kamailio, keeps them running, and says how they are."""
+
+import json
+import shutil
+import sys
+import sysconfig
+from collections.abc import Callable
+from typing import Any
+
+from sipward import render, rpc
+from sipward.addresses import resolve
+from sipward.settings import Settings
+from sipward.supervisor import Component, StartError, Supervisor
+
+SHARED_MEMORY = 512
+"""MB that Kamailio may use for routes, transactions and connections; taken from the machine only as it is used."""
+PRIVATE_MEMORY = 16
+"""MB of each Kamailio process."""
+
+
+def run(settings: Settings) -> int:
+    """Run the node in the foreground until SIGTERM or SIGINT. Returns the exit code."""
+    render.write(settings, resolve(settings))
+    _remove_stale_sockets(settings)
+    try:
+        Supervisor(_components(settings), _say).run()
+    except StartError as error:
+        _say(str(error))
+        return 1
+    return 0
+
+
+def status(settings: Settings) -> dict[str, Any]:
+    """How the node is: `ready` says whether calls can be routed right now."""
+    routes = _routes(settings)
+    components = {
+        "redis": _redis_state(routes),
+        "rtpengine": _rtpengine_state(settings),
+        "kamailio": _kamailio_state(settings),
+        "routes": {"state": "ok" if routes.get("ready") else "down", "detail": "", **routes},
+    }
+    needed = ("rtpengine", "kamailio", "routes")
+    return {"ready": all(components[name]["state"] == "ok" for name in needed), "components": components}
+
+
+def _components(settings: Settings) -> list[Component]:
+    run_dir, logs = render.run_dir(settings), settings.state_dir / "log"
+    components = [
+        Component(
+            "rtpengine",
+            [_program("rtpengine"), "--config-file", str(run_dir / "rtpengine.conf")],
+            logs / "rtpengine.log",
+            lambda: rpc.rtpengine_is_alive(settings.rtp.control),
+        ),
+        Component(
+            "kamailio",
+            [
+                _program("kamailio"),
+                "-DD",
+                "-E",
+                *("-f", str(run_dir / "kamailio.cfg")),
+                *("-Y", str(run_dir)),
+                *("-m", str(SHARED_MEMORY), "-M", str(PRIVATE_MEMORY)),
+                # The default manager costs a third more CPU for each message.
+                *("-x", "fm", "-X", "fm"),
+            ],
+            logs / "kamailio.log",
+            lambda: bool(_routes(settings).get("ready")),
+            {"SIPWARD_RUN": str(run_dir), "PYTHONPATH": sysconfig.get_path("purelib")},
+        ),
+    ]
+    if not settings.redis.url:
+        redis = Component(
+            "redis",
+            [_program("redis-server"), str(run_dir / "redis.conf")],
+            logs / "redis.log",
+            settings.redis_socket.exists,
+        )
+        components.insert(0, redis)
+    return components
+
+
+def _program(name: str) -> str:
+    # Daemons live in sbin, which is not on every PATH.
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+    if path is None:
+        raise StartError(f"{name} is not installed")
+    return path
+
+
+def _remove_stale_sockets(settings: Settings) -> None:
+    """Sockets outlive the process that made them, and would be taken for a running one."""
+    settings.redis_socket.unlink(missing_ok=True)
+    (render.run_dir(settings) / "kamailio.rpc").unlink(missing_ok=True)
+
+
+def _routes(settings: Settings) -> dict[str, Any]:
+    """What the sync process says of itself; empty when it has not said anything."""
+    return _ask(lambda: dict(json.loads(_state_entry(settings, "routes")))) or {}
+
+
+def _state_entry(settings: Settings, key: str) -> str:
+    entry = rpc.kamailio(render.run_dir(settings), "htable.get", "state", key)
+    return str(entry["item"]["value"])
+
+
+def _redis_state(routes: dict[str, Any]) -> dict[str, str]:
+    said = str(routes.get("redis", "down: the node does not run"))
+    state, _, detail = said.partition(":")
+    return {"state": state, "detail": detail.strip()}
+
+
+def _rtpengine_state(settings: Settings) -> dict[str, str]:
+    if not rpc.rtpengine_is_alive(settings.rtp.control):
+        return {"state": "down", "detail": f"does not answer at {settings.rtp.control}"}
+    return {"state": "ok", "detail": ""}
+
+
+def _kamailio_state(settings: Settings) -> dict[str, str]:
+    uptime = _ask(lambda: rpc.kamailio(render.run_dir(settings), "core.uptime"))
+    if uptime is None:
+        return {"state": "down", "detail": "does not answer"}
+    return {"state": "ok", "detail": f"up {uptime['uptime']} s"}
+
+
+def _ask[T](question: Callable[[], T]) -> T | None:
+    try:
+        return question()
+    except (rpc.UnreachableError, ValueError, KeyError):
+        return None
+
+
+def _say(line: str) -> None:
+    print(f"sipward: {line}", file=sys.stderr, flush=True)

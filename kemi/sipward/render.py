@@ -1,0 +1,142 @@
+"""Settings into what each component reads: its configuration file and the workers' own description of the node."""
+
+import secrets
+from pathlib import Path
+from string import Template
+
+from pydantic import TypeAdapter
+
+from sipward.addresses import Addresses
+from sipward.edge import Edge
+from sipward.model import Endpoint, Side, Socket
+from sipward.settings import Settings, restore
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+"""Where the project's files are: the configurations are templates there."""
+
+_TRANSPORTS = ("udp", "tcp")
+_KAMAILIO_LEVEL = {"error": -1, "warning": 0, "info": 1, "debug": 3}
+_RTPENGINE_LEVEL = {"error": 3, "warning": 4, "info": 5, "debug": 7}
+
+
+class _AtTemplate(Template):
+    delimiter = "@"
+
+
+def run_dir(settings: Settings) -> Path:
+    """Sockets, process ids and rendered configurations: what lives as long as a run."""
+    return settings.state_dir / "run"
+
+
+def edge(settings: Settings, addresses: Addresses) -> Edge:
+    """The node as its workers will see it; without keys, which they read from a file of their own."""
+    port = settings.network.sip_port
+    sockets = [
+        Socket(side, Endpoint(transport, str(address), port), str(public))
+        for side, pairs in (
+            (Side.OUTSIDE, zip(addresses.outside, addresses.public, strict=True)),
+            (Side.SERVICE, zip(addresses.service, addresses.service, strict=True)),
+        )
+        for address, public in pairs
+        for transport in _TRANSPORTS
+    ]
+    return Edge(
+        sockets,
+        map(str, settings.network.service_networks),
+        map(str, _local_networks(settings, addresses)),
+        [settings.fqdn],
+        [],
+        round(settings.sip.instance_timeout * 1000),
+    )
+
+
+def _local_networks(settings: Settings, addresses: Addresses) -> list[object]:
+    """The networks of the site; behind a router also the one the node itself is in, which needs no translation."""
+    behind = [own for own, public in zip(addresses.outside, addresses.public, strict=True) if own != public]
+    attached = [network for network in addresses.attached if any(own in network for own in behind)]
+    return [*settings.network.local_networks, *attached]
+
+
+def read(run: Path) -> tuple[Settings, Addresses]:
+    """What the running node was started with."""
+    addresses = TypeAdapter(Addresses).validate_json((run / "addresses.json").read_bytes())
+    return restore(run / "settings.json"), addresses
+
+
+def write(settings: Settings, addresses: Addresses) -> None:
+    """Write everything the components read, under `state_dir`."""
+    run = run_dir(settings)
+    for directory in (settings.state_dir, run, settings.state_dir / "log", settings.state_dir / "redis"):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    node = edge(settings, addresses)
+    _write(run / "edge.json", node.to_json())
+    _write(run / "settings.json", settings.model_dump_json())
+    _write(run / "addresses.json", TypeAdapter(Addresses).dump_json(addresses).decode())
+    _write(run / "kamailio.cfg", _kamailio(settings, node))
+    _write(run / "rtpengine.conf", _rtpengine(settings, addresses))
+    _write(run / "redis.conf", _redis(settings))
+    keys = settings.state_dir / "keys"
+    if not keys.exists():
+        _write(keys, secrets.token_hex(32) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(text)
+
+
+def _kamailio(settings: Settings, node: Edge) -> str:
+    listeners: dict[Endpoint, str] = {}
+    for socket in node.sockets:
+        listeners.setdefault(socket.local, f"listen={socket.local}{_advertise(socket)}")
+    names = [f'alias="{settings.fqdn}"', *(f'alias="{s.public}"' for s in node.sockets if s.public != s.local.host)]
+    return _fill(
+        "kamailio/kamailio.cfg",
+        workers=settings.sip.workers,
+        debug=_KAMAILIO_LEVEL[settings.log_level],
+        listeners="\n".join(dict.fromkeys([*listeners.values(), *names])),
+        run=run_dir(settings),
+        rtpengine=settings.rtp.control,
+        handler=CHECKOUT / "kemi" / "handler.py",
+    )
+
+
+def _advertise(socket: Socket) -> str:
+    if socket.public == socket.local.host:
+        return ""
+    return f" advertise {Endpoint(socket.local.transport, socket.public, socket.local.port).hostport}"
+
+
+def _rtpengine(settings: Settings, addresses: Addresses) -> str:
+    interfaces: list[str] = []
+    for own, public in zip(addresses.outside, addresses.public, strict=True):
+        interfaces += [f"outside/{own}" if own == public else f"outside/{own}!{public}", f"local/{own}"]
+    interfaces += [f"service/{address}" for address in addresses.service]
+    return _fill(
+        "rtpengine/rtpengine.conf",
+        interfaces=";".join(interfaces),
+        control=settings.rtp.control,
+        port_min=settings.rtp.ports.low,
+        port_max=settings.rtp.ports.high,
+        log_level=_RTPENGINE_LEVEL[settings.log_level],
+    )
+
+
+def _redis(settings: Settings) -> str:
+    directory = settings.state_dir / "redis"
+    return (
+        "# The node's own Redis: only a unix socket, every write kept.\n"
+        "port 0\n"
+        f'unixsocket "{settings.redis_socket}"\n'
+        "unixsocketperm 600\n"
+        f'dir "{directory}"\n'
+        "appendonly yes\n"
+        "appendfsync everysec\n"
+        'save ""\n'
+        "daemonize no\n"
+    )
+
+
+def _fill(template: str, **values: object) -> str:
+    return _AtTemplate((CHECKOUT / template).read_text()).substitute(values)

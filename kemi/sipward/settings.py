@@ -1,0 +1,377 @@
+"""The configuration of a node: one TOML file, each key overridable by environment, validated before anything starts.
+
+`SIPWARD_FQDN`, `SIPWARD_NETWORK__ADDRESS` and so on win over the file; lists are written with commas there. Nothing
+here looks at the machine: what an interface name means is answered by `addresses`.
+"""
+
+import json
+import os
+import re
+import tomllib
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+from urllib.parse import quote, urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from sipward import problems
+from sipward.hosts import Address, Network, hostport, is_host_name, parse_address
+from sipward.problems import refuse, within
+
+PREFIX = "SIPWARD_"
+NESTED = "__"
+_UNIX_PATH_MAX = 107
+_RTP_NARROWEST = 100
+
+
+class SettingsError(Exception):
+    """The configuration cannot be used; the text has one line a problem."""
+
+
+class PortRange(NamedTuple):
+    """UDP ports, both ends included."""
+
+    low: int
+    high: int
+
+
+class Control(NamedTuple):
+    """Where rtpengine listens for commands."""
+
+    address: Address
+    port: int
+
+    def __str__(self) -> str:
+        """`host:port`, as rtpengine and Kamailio write it."""
+        return hostport(self.address, self.port)
+
+
+def _listed(value: Any) -> Any:
+    """Take one text for a list of one; commas separate (the environment knows no lists)."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _address(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_address(value)
+    except ValueError:
+        raise refuse("must be an IPv4 or IPv6 address") from None
+
+
+def _usable(value: Address) -> Address:
+    if value.is_unspecified or value.is_multicast or (value.version == 6 and value.is_link_local):
+        raise refuse("must be an address of one machine: not a wildcard, multicast or IPv6 link-local one")
+    return value
+
+
+def _one_a_family(value: tuple[Address, ...]) -> tuple[Address, ...]:
+    if len({a.version for a in value}) < len(value):
+        raise refuse("may name at most one IPv4 and one IPv6 address")
+    return tuple(sorted(value, key=lambda a: a.version))
+
+
+def _network(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return ip_network(value)
+    except ValueError as error:
+        host_bits = "has host bits set" in str(error)
+        hint = f": host bits are set, write {ip_network(value, strict=False)}" if host_bits else ""
+        raise refuse(f"must be a network such as 10.5.4.0/24 or 2001:db8::/64{hint}") from None
+
+
+def _no_bool(value: Any) -> Any:
+    # pydantic would take `true` for 1.
+    if isinstance(value, bool):
+        raise refuse("must be a number")
+    return value
+
+
+def _interface(value: str | None) -> str | None:
+    # 15 characters is the kernel's IFNAMSIZ; the text is handed to `ip`.
+    if value and (len(value) > 15 or value.startswith("-") or not value.isprintable() or set(value) & set("/ ")):
+        raise refuse("must be the name of a network interface, such as eth0")
+    return value or None
+
+
+OneAddress = Annotated[Address, BeforeValidator(_address), AfterValidator(_usable)]
+Addresses = Annotated[tuple[OneAddress, ...], BeforeValidator(_listed), AfterValidator(_one_a_family)]
+OneNetwork = Annotated[Network, BeforeValidator(_network)]
+Networks = Annotated[tuple[OneNetwork, ...], BeforeValidator(_listed)]
+Port = Annotated[int, BeforeValidator(_no_bool), AfterValidator(within(1, 65535))]
+
+
+class Section(BaseModel):
+    """A table of the file. An unknown key is an error: a typing mistake must not become a default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class NetworkSettings(Section):
+    """`[network]`: where the node listens and what lies on each side of it."""
+
+    interface: Annotated[str | None, AfterValidator(_interface)] = None
+    """Listen on the addresses of this interface ..."""
+    address: Addresses = ()
+    """... or on these: one IPv4, one IPv6 or one of each."""
+    public_address: Addresses = ()
+    """What the outside knows us by when a router translates; empty when `address` is public itself."""
+    service_address: Addresses = ()
+    """The address instances use; `address` when not given (empty while only `interface` is known)."""
+    service_networks: Networks = ()
+    """Where instances may live. Nothing else is ever an instance."""
+    local_networks: Networks = ()
+    """Networks of the site whose phones reach us without translation."""
+    sip_port: Port = 5060
+    """UDP and TCP."""
+    sips_port: Port = 5061
+    """TLS."""
+
+    @model_validator(mode="after")
+    def _one_way_to_listen(self) -> Self:
+        if (self.interface is None) == (not self.address):
+            raise refuse("exactly one of interface and address must be given", key="address")
+        return self
+
+    @field_validator("public_address", "service_address")
+    @classmethod
+    def _families_of_address(cls, value: tuple[Address, ...], info: ValidationInfo) -> tuple[Address, ...]:
+        own = info.data.get("address", ())
+        strange = {a.version for a in value} - {a.version for a in own}
+        if info.field_name == "public_address" and own and strange:
+            raise refuse(f"names IPv{strange.pop()}, and network.address has no address of that family")
+        return value or (own if info.field_name == "service_address" else ())
+
+    @field_validator("sips_port")
+    @classmethod
+    def _two_ports(cls, value: int, info: ValidationInfo) -> int:
+        if value == info.data.get("sip_port"):
+            raise refuse("must differ from network.sip_port")
+        return value
+
+
+class RtpSettings(Section):
+    """`[rtp]`: media."""
+
+    ports: PortRange = PortRange(20000, 29999)
+    """Where media is received, on every address of the node."""
+    control: Control = Control(parse_address("127.0.0.1"), 2223)
+    """Where rtpengine takes commands: on loopback, for it asks no password."""
+
+    @field_serializer("ports")
+    def _ports_text(self, value: PortRange) -> str:
+        return f"{value.low}-{value.high}"
+
+    @field_serializer("control")
+    def _control_text(self, value: Control) -> str:
+        return str(value)
+
+    @field_validator("ports", mode="before")
+    @classmethod
+    def _range(cls, value: Any) -> PortRange:
+        allowed = f'must be a range like "20000-29999" of 1024 to 65535: from an even port, {_RTP_NARROWEST} or more'
+        if isinstance(value, PortRange):
+            return value
+        low, dash, high = str(value).replace(" ", "").partition("-")
+        if not (dash and _is_decimal(low) and _is_decimal(high)):
+            raise refuse(allowed)
+        ports = PortRange(int(low), int(high))
+        if ports.low % 2 or ports.low < 1024 or ports.high > 65535 or ports.high - ports.low + 1 < _RTP_NARROWEST:
+            raise refuse(allowed)
+        return ports
+
+    @field_validator("control", mode="before")
+    @classmethod
+    def _loopback(cls, value: Any) -> Control:
+        if isinstance(value, Control):
+            return value
+        host, _, port = str(value).rpartition(":")
+        try:
+            control = Control(parse_address(host), int(port) if _is_decimal(port) else 0)
+        except ValueError:
+            raise refuse("must be a loopback address and port such as 127.0.0.1:2223") from None
+        if not control.address.is_loopback or not 1 <= control.port <= 65535:
+            raise refuse("must be a loopback address and port such as 127.0.0.1:2223")
+        return control
+
+
+class RedisSettings(Section):
+    """`[redis]`: where the routes are kept."""
+
+    url: str = Field(default="", repr=False)
+    """Empty: a redis-server of the node's own, on a unix socket under `state_dir`. It may hold a password."""
+
+    @field_validator("url")
+    @classmethod
+    def _known_kind(cls, value: str) -> str:
+        if value and not _is_redis_url(value):
+            raise refuse("must be empty (the node's own Redis) or a redis://, rediss:// or unix:// URL")
+        return value
+
+
+class SipSettings(Section):
+    """`[sip]`: signalling."""
+
+    workers: Annotated[int, BeforeValidator(_no_bool), AfterValidator(within(1, 64))] = 4
+    """Kamailio processes for each socket."""
+    instance_timeout: Annotated[float, BeforeValidator(_no_bool), AfterValidator(within(0.2, 30.0))] = 2.0
+    """Seconds after which an instance that says nothing at all is given up."""
+
+
+class Settings(BaseSettings):
+    """Everything a node is told. Frozen; make one with `load`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter=NESTED,
+        enable_decoding=False,
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+    )
+
+    fqdn: str
+    """The name phones and carriers reach this node by; also the name of its certificate."""
+    state_dir: Path = Path("/var/lib/sipward/node")
+    """Everything the node writes: sockets, process ids, rendered configurations, data."""
+    lets_encrypt: bool = False
+    """Whether the certificate comes from Let's Encrypt."""
+    log_level: Literal["error", "warning", "info", "debug"] = "info"
+    network: NetworkSettings
+    rtp: RtpSettings = RtpSettings()
+    redis: RedisSettings = RedisSettings()
+    sip: SipSettings = SipSettings()
+
+    @property
+    def redis_url(self) -> str:
+        """The URL to connect to, with the embedded default filled in."""
+        return self.redis.url or f"unix://{quote(str(self.redis_socket))}"
+
+    @property
+    def redis_socket(self) -> Path:
+        """Where the node's own Redis listens."""
+        return self.state_dir / "redis" / "redis.sock"
+
+    @property
+    def routes_file(self) -> Path:
+        """The last good table."""
+        return self.state_dir / "routes.json"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file; nothing else is read."""
+        return env_settings, init_settings
+
+    @field_validator("fqdn")
+    @classmethod
+    def _host_name(cls, value: str) -> str:
+        folded = value.rstrip(".").lower()
+        if not is_host_name(folded):
+            raise refuse("must be a host name such as sip.example.org")
+        return folded
+
+    @field_validator("state_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        if not value.is_absolute() or not str(value).isprintable():
+            raise refuse("must be an absolute path")
+        if len(os.fsencode(value / "redis" / "redis.sock")) > _UNIX_PATH_MAX:
+            raise refuse("is too long: the path of a unix socket below it may have 107 bytes")
+        return value
+
+    @field_validator("rtp")
+    @classmethod
+    def _ports_apart(cls, value: RtpSettings, info: ValidationInfo) -> RtpSettings:
+        network = info.data.get("network")
+        if network is None:
+            return value
+        for port, owner in (
+            (network.sip_port, "network.sip_port"),
+            (network.sips_port, "network.sips_port"),
+            (value.control.port, "rtp.control"),
+        ):
+            if value.ports.low <= port <= value.ports.high:
+                raise refuse(f"{value.ports.low}-{value.ports.high} must not contain {owner} ({port})", key="ports")
+        return value
+
+
+def load(path: Path) -> Settings:
+    """Read and validate the file and the environment. Raises SettingsError, one line a problem."""
+    table = _read(path)
+    unknown = [key for key in table if key not in Settings.model_fields]
+    found = [f"{path}: {problems.show(key)}: unknown, no such field" for key in unknown]
+    try:
+        settings = Settings(**{key: value for key, value in table.items() if key not in unknown})
+    except ValidationError as error:
+        found += [f"{_origin(line, path)}: {line}" for line in problems.lines(error, secret="redis")]
+        raise SettingsError("\n".join(found)) from None
+    if found:
+        raise SettingsError("\n".join(found))
+    return settings
+
+
+def restore(path: Path) -> Settings:
+    """Read what `model_dump_json` wrote: the settings a running node was started with."""
+    return Settings(**json.loads(path.read_text()))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path}: is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path}: is not TOML: {error}") from None
+
+
+def _origin(line: str, path: Path) -> str:
+    """Who said it: the variable of the environment that names the key, else the file."""
+    key = re.split(r"[ :\[]", line, maxsplit=1)[0]
+    variable = PREFIX + key.upper().replace(".", NESTED)
+    return variable if variable in {name.upper() for name in os.environ} else str(path)
+
+
+def _is_decimal(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 5
+
+
+def _is_redis_url(value: str) -> bool:
+    try:
+        url = urlsplit(value)
+        has_port = url.port is None or 1 <= url.port <= 65535
+    except ValueError:
+        return False
+    match url.scheme:
+        case "redis" | "rediss":
+            return bool(url.hostname) and has_port
+        case "unix":
+            return url.path.startswith("/")
+        case _:
+            return False

@@ -1,0 +1,133 @@
+"""Keeps processes running: starts them in order, starts again what ends, stops all in reverse order."""
+
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(slots=True)
+class Component:
+    """One process. `ready` is asked until it says yes before the next component starts."""
+
+    name: str
+    argv: Sequence[str]
+    log: Path
+    ready: Callable[[], bool]
+    env: Mapping[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+
+
+class StartError(Exception):
+    """A component ended, or did not get ready in time, while the node was starting."""
+
+
+class Supervisor:
+    """Runs components until a signal asks to stop."""
+
+    READY_WITHIN = 20.0
+    """Seconds; only ends a start that hangs."""
+    SETTLED_AFTER = 5.0
+    """Seconds after which an end is no longer a failed start, and is answered by an immediate new start."""
+    PAUSE = 0.5
+    """Seconds between two starts of what does not stay up."""
+    STOP_WITHIN = 5.0
+    """Seconds a component gets to stop by itself."""
+
+    def __init__(self, components: Sequence[Component], say: Callable[[str], None]) -> None:
+        """`say` gets one line for each thing that happens."""
+        self._components = components
+        self._say = say
+        self._wake, self._poke = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._stopping = False
+
+    def run(self) -> None:
+        """Start all, keep them running, return after SIGTERM or SIGINT. Raises StartError."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.set_wakeup_fd(self._poke, warn_on_full_buffer=False)
+        try:
+            for component in self._components:
+                self._start(component)
+                self._await(component)
+            if not self._stopping:
+                self._say("ready")
+            while not self._stopping:
+                self._watch()
+        finally:
+            for component in reversed(self._components):
+                self._end(component)
+
+    def _stop(self, number: int, frame: object) -> None:
+        self._stopping = True
+
+    def _start(self, component: Component) -> None:
+        with component.log.open("ab") as log:
+            component.process = subprocess.Popen(
+                # Whatever ends this process ends its components: nobody is left holding the ports.
+                ["setpriv", "--pdeathsig", "TERM", "--", *component.argv],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **component.env},
+                # A Ctrl-C is ours alone, so that the components stop in order.
+                start_new_session=True,
+            )
+        component.started = time.monotonic()
+
+    def _await(self, component: Component) -> None:
+        limit = time.monotonic() + self.READY_WITHIN
+        while not self._stopping and not component.ready():
+            if component.process is None or component.process.poll() is not None:
+                raise StartError(f"{component.name} ended at once; its log {component.log} ends:\n{_tail(component)}")
+            if time.monotonic() > limit:
+                raise StartError(f"{component.name} did not get ready; its log is {component.log}")
+            self._sleep(0.02)
+
+    def _watch(self) -> None:
+        """Wait until a component ends or a signal comes; start again what ended."""
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        watched = [os.pidfd_open(c.process.pid) for c in self._components if c.process]
+        try:
+            for descriptor in watched:
+                poll.register(descriptor, select.POLLIN)
+            poll.poll()
+        finally:
+            for descriptor in watched:
+                os.close(descriptor)
+        for component in self._components:
+            if not self._stopping and component.process and component.process.poll() is not None:
+                self._restart(component)
+
+    def _restart(self, component: Component) -> None:
+        code = component.process.returncode if component.process else 0
+        self._say(f"{component.name} ended with {code}: starting it again")
+        if time.monotonic() - component.started < self.SETTLED_AFTER:
+            self._sleep(self.PAUSE)
+        if not self._stopping:
+            self._start(component)
+
+    def _sleep(self, seconds: float) -> None:
+        select.select([self._wake], [], [], seconds)
+
+    def _end(self, component: Component) -> None:
+        process = component.process
+        if process is None or process.poll() is not None:
+            return
+        process.terminate()
+        try:
+            process.wait(self.STOP_WITHIN)
+        except subprocess.TimeoutExpired:
+            self._say(f"{component.name} does not stop: killing it")
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _tail(component: Component, lines: int = 8) -> str:
+    return "\n".join(component.log.read_text(errors="replace").splitlines()[-lines:])

@@ -1,0 +1,114 @@
+"""The three sealed texts of the node, carried as the URI parameter `sw`: what is in them and what they are bound to.
+
+| text | rides in | says | bound to |
+| --- | --- | --- | --- |
+| Dialog | Record-Route, comes back as Route | tenant, the outer and the inner end | the Call-ID |
+| Binding | the Contact of a REGISTER, comes back as Request-URI | tenant, the phone's flow and its own Contact | - |
+| Hidden | the Contact of an instance, comes back as Request-URI | tenant, the instance's own Contact | - |
+
+The outer end is the flow to a phone or carrier: its real address and transport (RFC 5626, 3.3 knows the idea as a flow
+token). Our socket follows from it: there is one socket for each side, transport and family.
+"""
+
+from dataclasses import dataclass
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+from typing import Self
+
+from sipward.model import Endpoint
+from sipward.seal import Sealer
+from sipward.uri import Uri
+
+PARAM = "sw"
+"""The URI parameter that holds a sealed text."""
+
+_TRANSPORTS = ("udp", "tcp", "tls")
+
+
+@dataclass(frozen=True, slots=True)
+class Dialog:
+    """Both ends of a dialog. `late` says that the INVITE came without an offer (RFC 3264, 4)."""
+
+    tenant: str
+    outer: Endpoint
+    inner: Endpoint
+    late: bool = False
+
+    def seal(self, sealer: Sealer, call_id: str) -> str:
+        """The text for a Record-Route of the dialog `call_id`."""
+        content = bytes((self.late,)) + _pack(self.outer) + _pack(self.inner) + self.tenant.encode()
+        return sealer.seal(b"dialog", content, call_id.encode())
+
+    @classmethod
+    def open(cls, sealer: Sealer, text: str, call_id: str) -> Self | None:
+        """Read a Route's text; None when it was not sealed by us for this dialog."""
+        content = sealer.open(b"dialog", text, call_id.encode())
+        if content is None:
+            return None
+        outer, at = _unpack(content, 1)
+        inner, at = _unpack(content, at)
+        return cls(content[at:].decode(), outer, inner, bool(content[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A registered phone: where it really is, and the Contact it gave as `scheme:rest`, without its user part."""
+
+    tenant: str
+    flow: Endpoint
+    contact: str
+
+    def seal(self, sealer: Sealer) -> str:
+        """The text for a registered Contact."""
+        tenant = self.tenant.encode()
+        return sealer.seal(b"binding", _pack(self.flow) + bytes((len(tenant),)) + tenant + self.contact.encode())
+
+    @classmethod
+    def open(cls, sealer: Sealer, text: str) -> Self | None:
+        """Read a Request-URI's text; None when it was not sealed by us as a binding."""
+        content = sealer.open(b"binding", text)
+        if content is None:
+            return None
+        flow, at = _unpack(content, 0)
+        end = at + 1 + content[at]
+        return cls(content[at + 1 : end].decode(), flow, content[end:].decode())
+
+    def own_contact(self, user: str) -> Uri:
+        """The Contact as the phone gave it."""
+        scheme, _, rest = self.contact.partition(":")
+        return Uri(scheme, user, rest)
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """The host part and parameters of a URI inside that the outside must not see."""
+
+    tenant: str
+    contact: str
+
+    def seal(self, sealer: Sealer) -> str:
+        """The text for a Contact that leaves to the outside."""
+        tenant = self.tenant.encode()
+        return sealer.seal(b"hidden", bytes((len(tenant),)) + tenant + self.contact.encode())
+
+    @classmethod
+    def open(cls, sealer: Sealer, text: str) -> Self | None:
+        """Read a URI's text; None when it was not sealed by us as a hidden one."""
+        content = sealer.open(b"hidden", text)
+        if content is None:
+            return None
+        end = 1 + content[0]
+        return cls(content[1:end].decode(), content[end:].decode())
+
+
+def _pack(end: Endpoint) -> bytes:
+    ipv6 = ":" in end.host
+    kind = _TRANSPORTS.index(end.transport) | (0x80 if ipv6 else 0)
+    return bytes((kind,)) + inet_pton(AF_INET6 if ipv6 else AF_INET, end.host) + end.port.to_bytes(2, "big")
+
+
+def _unpack(content: bytes, at: int) -> tuple[Endpoint, int]:
+    kind = content[at]
+    size = 16 if kind & 0x80 else 4
+    port = at + 1 + size
+    host = inet_ntop(AF_INET6 if kind & 0x80 else AF_INET, content[at + 1 : port])
+    return Endpoint(_TRANSPORTS[kind & 0x7F], host, int.from_bytes(content[port : port + 2], "big")), port + 2

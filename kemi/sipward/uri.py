@@ -1,0 +1,118 @@
+"""SIP URIs and name-addr lists, taken apart just as far as routing needs (RFC 3261, 19.1 and 25.1)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Uri:
+    """`scheme:user@rest`, where `rest` is the host, port, parameters and headers as they were written."""
+
+    scheme: str
+    user: str
+    rest: str
+
+    @property
+    def host(self) -> str:
+        """The host, without port and brackets."""
+        hostport = self.rest.partition(";")[0].partition("?")[0]
+        if hostport.startswith("["):
+            return hostport[1:].partition("]")[0]
+        return hostport.partition(":")[0]
+
+    def param(self, name: str) -> str | None:
+        """The value of a URI parameter, "" for one without a value, None for one that is not there."""
+        for param in self.rest.partition("?")[0].split(";")[1:]:
+            key, _, value = param.partition("=")
+            if key.strip().lower() == name:
+                return value.strip()
+        return None
+
+    def __str__(self) -> str:
+        """The URI as text."""
+        return f"{self.scheme}:{self.user}@{self.rest}" if self.user else f"{self.scheme}:{self.rest}"
+
+
+def parse(text: str) -> Uri | None:
+    """Take a sip or sips URI apart; None for anything else."""
+    scheme, colon, after = text.partition(":")
+    scheme = scheme.strip().lower()
+    if not colon or scheme not in {"sip", "sips"}:
+        return None
+    user, at, rest = after.rpartition("@")
+    if not at:
+        rest = after
+    rest = rest.strip()
+    return Uri(scheme, user, rest) if rest else None
+
+
+@dataclass(frozen=True, slots=True)
+class NameAddr:
+    """One value of a Contact-like header: `display <uri>params`. `params` keeps its leading semicolon."""
+
+    display: str
+    uri: str
+    params: str
+
+    def __str__(self) -> str:
+        """The value as text, always with angle brackets, so that URI parameters stay inside (RFC 3261, 20.10)."""
+        return f"{self.display}<{self.uri}>{self.params}"
+
+
+def name_addrs(header: str) -> Iterator[NameAddr]:
+    """The values of a Contact-like header's text, `*` included as the URI `*`."""
+    for value in split_list(header):
+        opening = _outside_quotes(value, "<")
+        if opening >= 0:
+            closing = value.find(">", opening)
+            if closing < 0:
+                continue
+            yield NameAddr(value[:opening], value[opening + 1 : closing].strip(), value[closing + 1 :].strip())
+        else:
+            uri, semicolon, params = value.partition(";")
+            yield NameAddr("", uri.strip(), semicolon + params)
+
+
+def split_list(header: str) -> Iterator[str]:
+    """Split a header's text at the commas that are neither quoted nor inside angle brackets."""
+    if "," not in header:
+        if header.strip():
+            yield header.strip()
+        return
+    start, quoted, angle, escaped = 0, False, False, False
+    for index, char in enumerate(header):
+        if escaped:
+            escaped = False
+        elif quoted:
+            escaped = char == "\\"
+            quoted = char != '"'
+        elif char == '"':
+            quoted = True
+        elif char == "<":
+            angle = True
+        elif char == ">":
+            angle = False
+        elif char == "," and not angle:
+            if value := header[start:index].strip():
+                yield value
+            start = index + 1
+    if value := header[start:].strip():
+        yield value
+
+
+def _outside_quotes(text: str, wanted: str) -> int:
+    """The index of the first `wanted` outside quotes, or -1."""
+    if '"' not in text:
+        return text.find(wanted)
+    quoted, escaped = False, False
+    for index, char in enumerate(text):
+        if escaped:
+            escaped = False
+        elif quoted:
+            escaped = char == "\\"
+            quoted = char != '"'
+        elif char == '"':
+            quoted = True
+        elif char == wanted:
+            return index
+    return -1

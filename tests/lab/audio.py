@@ -1,0 +1,43 @@
+"""A sound for the lab's telephones: a tone in G.711 A-law, so that what arrives is plainly neither silence nor noise."""
+
+import math
+import struct
+from pathlib import Path
+
+RATE = 8000
+
+
+def _alaw(sample: int) -> int:
+    """One 16-bit sample in A-law (ITU-T G.711)."""
+    sign = 0x80 if sample >= 0 else 0
+    value = min(abs(sample), 32635) >> 4
+    exponent = max(value.bit_length() - 5, 0)
+    mantissa = (value >> max(exponent - 1, 0) if exponent else value) & 0x0F
+    if exponent:
+        mantissa = (value >> exponent) & 0x0F
+        code = (exponent << 4) | mantissa
+    else:
+        code = value >> 1 & 0x0F
+    return (sign | code) ^ 0x55
+
+
+def tone(hertz: float, seconds: float = 1.0, level: int = 8000) -> list[int]:
+    """Samples of a sine, 16 bits."""
+    return [round(level * math.sin(2 * math.pi * hertz * n / RATE)) for n in range(int(RATE * seconds))]
+
+
+def write_alaw(path: Path, hertz: float = 425.0) -> Path:
+    """A second of tone as raw A-law bytes, as SIPp's rtp_stream plays it in a loop. 425 Hz is Europe's dial tone."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(map(_alaw, tone(hertz))))
+    return path
+
+
+def write_wav(path: Path, hertz: float = 425.0, seconds: float = 10.0) -> Path:
+    """The tone as a WAV file of 16-bit samples, for phones that play one."""
+    data = b"".join(struct.pack("<h", sample) for sample in tone(hertz, seconds))
+    head = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 1, 1, RATE, RATE * 2, 2, 16,
+                       b"data", len(data))  # fmt: skip
+    path.write_bytes(head + data)
+    return path
