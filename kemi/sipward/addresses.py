@@ -33,7 +33,7 @@ class Addresses:
 
 
 def resolve(settings: Settings) -> Addresses:
-    """Find the node's addresses. Raises SettingsError when the interface or an address is not on this machine."""
+    """Find the node's addresses. Raises SettingsError when the interface is not on this machine or has none."""
     found = _interfaces()
     network = settings.network
     outside = network.address or _of_interface(network.interface or "", found)
@@ -67,7 +67,7 @@ def _interfaces() -> _Found:
 
 
 def _globals(link: dict[str, Any]) -> list[Any]:
-    # A temporary (RFC 8981) or tentative IPv6 address is none to listen on: it goes away, or is not there yet.
+    # A temporary IPv6 address (RFC 8981) is none to listen on: it goes away.
     return [
         ip_interface(f"{a['local']}/{a['prefixlen']}")
         for a in link.get("addr_info", [])

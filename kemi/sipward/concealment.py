@@ -1,31 +1,40 @@
 """Topology hiding: what is inside stays inside, and what must come back comes back sealed.
 
-Towards the outside a Contact of an instance shows our address, with its own host part sealed into it; the instance's
-Via headers wait in the transaction for the reply. Towards an instance the Contact of a REGISTER shows our service
-address, with the phone's flow sealed into it, so that an instance reaches the phone through us whether it knows Path
-(RFC 3327) or not; the phone gets its own Contact back.
+Towards the outside, a Contact of an instance shows our address, with its own host part sealed into it; the instance's
+Via headers wait in the transaction for the reply; an inner address in any other header becomes the tenant's domain.
+Towards an instance, the Contact of a REGISTER shows our service address, with the phone's flow sealed into it, so that
+an instance reaches the phone through us whether it knows Path (RFC 3327) or not; the phone gets its own Contact back.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 
-from sipward.edge import Edge
+from sipward import headers
+from sipward.edge import ADDRESS, Edge
 from sipward.model import Side, Socket
 from sipward.seal import Sealer
 from sipward.tokens import PARAM, Binding, Dialog, Hidden
 from sipward.uri import NameAddr, Uri, name_addrs, parse
 
 _VIAS = "vias"
+_CALL_ID_MARK = f"{PARAM}-"
+_CALL_ID_KIND = b"call-id"
+_SEALED = re.compile(rf";{PARAM}=[\w-]+")
+_HANDLED = frozenset({"via", "contact", "record-route", "route", "content-length", "call-id", "cseq"})
+"""Header fields that have a rule of their own, or that other messages are matched by."""
+_ECHOED = _HANDLED | {"from", "to"}
 
 
 class Concealment:
     """The header changes of one worker."""
 
-    def __init__(self, sip: ModuleType, edge: Edge, sealer: Sealer) -> None:
-        """`sip`: the verbs of `sipward.kamailio`."""
+    def __init__(self, sip: ModuleType, edge: Edge, sealer: Sealer, domain_of: Callable[[str], str]) -> None:
+        """`sip`: the verbs of `sipward.kamailio`; `domain_of`: a tenant's domain by its name."""
         self._sip = sip
         self._edge = edge
         self._sealer = sealer
+        self._domain_of = domain_of
 
     def register(self, dialog: Dialog, socket: Socket) -> None:
         """Let the registrar see each Contact at our service address, with the phone's flow sealed in."""
@@ -35,36 +44,87 @@ class Concealment:
             text = Binding(dialog.tenant, dialog.outer, f"{uri.scheme}:{uri.rest}").seal(self._sealer)
             return Uri("sip", uri.user, f"{shown}{transport_param(socket)};{PARAM}={text}")
 
-        self._rewrite_contacts(bind)
+        self._replace_contacts(bind)
 
-    def contacts(self, to: Side, tenant: str, socket: Socket) -> None:
-        """Hide the Contacts of an instance from `to`."""
-        self._rewrite_contacts(lambda uri: self._hide(uri, to, tenant, socket))
+    def outer_call_id(self, call_id: str) -> str:
+        """The Call-ID shown outside for one that holds an inner address; always the same for the same one."""
+        return f"{_CALL_ID_MARK}{self._sealer.seal(_CALL_ID_KIND, call_id.encode())}"
 
-    def request(self, to: Side, tenant: str, socket: Socket) -> None:
-        """Hide what an instance's request says of the inside; creates the transaction, which keeps the Via headers."""
+    def inner_call_id(self, call_id: str) -> str:
+        """The Call-ID inside for any that comes from outside: most are the same on both sides."""
+        if not call_id.startswith(_CALL_ID_MARK):
+            return call_id
+        content = self._sealer.open(_CALL_ID_KIND, call_id[len(_CALL_ID_MARK) :])
+        return call_id if content is None else content.decode()
+
+    def request(self, to: Side, tenant: str, socket: Socket, call_id: str, keep: bool) -> None:
+        """Make an instance's request one that shows nothing of the inside; to be done before any other change.
+
+        `call_id`: what the outside sees as such. `keep`: create the transaction first, from the request as it came,
+        and keep its Via headers there; an ACK has no reply and needs neither.
+        """
         sip = self._sip
-        self.contacts(to, tenant, socket)
-        vias = sip.vias()
-        sip.new_transaction()
-        sip.remember(_VIAS, "\n".join(vias))
+        head, _, body = sip.buffer().partition("\r\n\r\n")
+        vias: list[str] = []
+        changed = list(self._concealed(headers.lines(head), vias, to, tenant, socket, call_id))
+        if keep:
+            sip.new_transaction()
+            sip.remember(_VIAS, "\n".join(vias))
         shown = self._edge.shown_to(to, socket)
-        transport = socket.local.transport.upper()
-        sip.replace_vias(f"SIP/2.0/{transport} {shown};branch=z9hG4bK{vias[0].rpartition('branch=')[2][-6:]}")
+        branch = vias[0].rpartition("branch=")[2].partition(";")[0]
+        changed.insert(1, f"Via: SIP/2.0/{socket.local.transport.upper()} {shown};branch={branch}")
+        sip.set_buffer("\r\n".join(changed) + "\r\n\r\n" + body)
+        # The core writes a `received` with the true source behind any Via that does not name it.
         sip.pretend_source(socket, shown)
 
     def restore_vias(self) -> None:
         """Give a reply to an instance the Via headers of its request back."""
-        self._sip.restore_vias(self._sip.recall(_VIAS).split("\n"))
+        if kept := self._sip.recall(_VIAS):
+            self._sip.restore_vias(kept.split("\n"))
 
     def reply(self, method: str, status: int, to: Side, tenant: str, socket: Socket) -> None:
         """Hide what an instance's reply says of the inside."""
         if method == "REGISTER":
-            self._rewrite_contacts(self._unbind)
+            self._replace_contacts(self._unbind)
         elif 300 <= status < 400:
-            self._rewrite_contacts(lambda uri: self._hide_inner(uri, to, tenant, socket))
+            self._replace_contacts(lambda uri: self._hide_inner(uri, to, tenant, socket))
         else:
-            self.contacts(to, tenant, socket)
+            self._replace_contacts(lambda uri: self._hide(uri, to, tenant, socket))
+        self._sweep_reply(tenant)
+
+    def _concealed(
+        self, lines: list[str], vias: list[str], to: Side, tenant: str, socket: Socket, call_id: str
+    ) -> Iterator[str]:
+        """The lines without anything inner; the values of Via go to `vias` instead."""
+        domain = self._domain_of(tenant)
+        yield lines[0]
+        for line in lines[1:]:
+            name, value = headers.field(line)
+            if name == "via":
+                vias.append(value)
+            elif name == "contact":
+                hidden = _contacts([value], lambda uri: self._hide(uri, to, tenant, socket))
+                yield f"Contact: {', '.join(hidden)}"
+            elif name == "call-id":
+                yield f"Call-ID: {call_id}"
+            elif name in _HANDLED:
+                yield line
+            else:
+                yield self._swept(line, domain)
+
+    def _sweep_reply(self, tenant: str) -> None:
+        """Clear a reply's header fields of inner addresses; From and To are the caller's own words."""
+        head = self._sip.buffer().partition("\r\n\r\n")[0]
+        fields = [headers.field(line) for line in headers.lines(head)[1:]]
+        inner = {name for name, value in fields if name not in _ECHOED and self._edge.names_inside(value)}
+        for name in inner:
+            swept = [self._swept(value, self._domain_of(tenant)) for n, value in fields if n == name]
+            self._sip.replace_header(name, swept)
+
+    def _swept(self, line: str, domain: str) -> str:
+        """A line in which the tenant's domain stands for each inner address."""
+        swept = ADDRESS.sub(lambda match: domain if self._edge.is_inside(match[1] or match[2]) else match[0], line)
+        return _SEALED.sub("", swept) if PARAM in swept else swept
 
     def _hide(self, uri: Uri, to: Side, tenant: str, socket: Socket) -> Uri:
         text = Hidden(tenant, uri.rest).seal(self._sealer)
@@ -72,10 +132,7 @@ class Concealment:
 
     def _hide_inner(self, uri: Uri, to: Side, tenant: str, socket: Socket) -> Uri:
         """Hide a redirection's target inside; one outside is what the caller is meant to see."""
-        try:
-            inside = self._edge.is_self(uri.host) or self._edge.network_of(uri.host) is Side.SERVICE
-        except ValueError:
-            inside = False
+        inside = self._edge.is_self(uri.host) or self._edge.is_inside(uri.host)
         return self._hide(uri, to, tenant, socket) if inside else uri
 
     def _unbind(self, uri: Uri) -> Uri | None:
@@ -84,17 +141,20 @@ class Concealment:
         binding = Binding.open(self._sealer, text) if text else None
         return binding.own_contact(uri.user) if binding else None
 
-    def _rewrite_contacts(self, change: Callable[[Uri], Uri | None]) -> None:
-        texts = self._sip.contacts()
-        if not texts:
-            return
-        values: list[str] = []
-        for value in (value for text in texts for value in name_addrs(text)):
-            if value.uri == "*":
-                values.append("*")
-            elif (uri := parse(value.uri)) and (changed := change(uri)):
-                values.append(str(NameAddr(value.display, str(changed), value.params)))
-        self._sip.set_contacts(values)
+    def _replace_contacts(self, change: Callable[[Uri], Uri | None]) -> None:
+        if texts := self._sip.contacts():
+            self._sip.set_contacts(_contacts(texts, change))
+
+
+def _contacts(texts: Iterable[str], change: Callable[[Uri], Uri | None]) -> list[str]:
+    """Contact values with each SIP URI changed; those that `change` gives up, and other schemes, are left out."""
+    values: list[str] = []
+    for value in (value for text in texts for value in name_addrs(text)):
+        if value.uri == "*":
+            values.append("*")
+        elif (uri := parse(value.uri)) and (changed := change(uri)):
+            values.append(str(NameAddr(value.display, str(changed), value.params)))
+    return values
 
 
 def transport_param(socket: Socket) -> str:

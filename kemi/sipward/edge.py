@@ -1,6 +1,7 @@
 """What every worker knows about its node: sockets, networks, names, keys. Fixed from start to stop."""
 
 import json
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
@@ -9,6 +10,9 @@ from typing import Any
 
 from sipward.live import domain_key
 from sipward.model import Endpoint, Side, Socket
+
+ADDRESS = re.compile(r"(?<![\w.:])(?:\[([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)\]|((?:\d{1,3}\.){3}\d{1,3}))(?::\d+)?(?![\w.])")
+"""An address in a text, with its port if it has one: group 1 is IPv6 without brackets, group 2 IPv4."""
 
 
 class Edge:
@@ -34,6 +38,7 @@ class Edge:
         service = {s.local for s in self.sockets if s.side is Side.SERVICE}
         self._service_only = service - {s.local for s in self.sockets if s.side is not Side.SERVICE}
         self._service_any = service
+        self._inner_hosts = {end.host for end in self._service_only}
         hosts = {s.local.host for s in self.sockets} | {s.public for s in self.sockets} | set(names)
         self._hosts = frozenset(domain_key(host) for host in hosts)
         self.network_of = lru_cache(maxsize=65536)(self._network_of)
@@ -62,6 +67,17 @@ class Edge:
         group = Side.SERVICE if side is Side.SERVICE else Side.OUTSIDE
         return self._by_side.get((group, peer.transport, ":" in peer.host))
 
+    def names_inside(self, text: str) -> bool:
+        """Whether a text holds an inner address."""
+        return any(self.is_inside(match[1] or match[2]) for match in ADDRESS.finditer(text))
+
+    def is_inside(self, host: str) -> bool:
+        """Whether an address must not be seen outside: in a service network, or ours on that side alone."""
+        try:
+            return self.network_of(host) is Side.SERVICE or host in self._inner_hosts
+        except ValueError:
+            return False
+
     def socket_at(self, received_on: Endpoint) -> Socket:
         """Our socket at an address of ours."""
         return self._by_address[received_on]
@@ -83,9 +99,7 @@ class Edge:
         """The text that `load` reads. The keys are not in it: they stay in a file of their own."""
         return json.dumps(
             {
-                "sockets": [
-                    [s.side, s.local.transport, s.local.host, s.local.port, s.public] for s in self.sockets
-                ],
+                "sockets": [[s.side, s.local.transport, s.local.host, s.local.port, s.public] for s in self.sockets],
                 "service_networks": [str(network) for network in self._service],
                 "local_networks": [str(network) for network in self._local],
                 "names": sorted(self._hosts),

@@ -4,6 +4,7 @@
 about destinations: that is `routing`. It lists how a message changes on its way to each side.
 """
 
+from dataclasses import replace
 from types import ModuleType
 
 from sipward import live, media, routing
@@ -40,7 +41,7 @@ class Flow:
         self._sip = sip
         self._edge = edge
         self._sealer = Sealer(edge.keys)
-        self._conceal = Concealment(sip, edge, self._sealer)
+        self._conceal = Concealment(sip, edge, self._sealer, self._domain)
 
     # --- requests ------------------------------------------------------------------------------------------------
 
@@ -69,11 +70,12 @@ class Flow:
     def _route(self, method: str, side: Side, sender: Endpoint) -> None:
         sip = self._sip
         own, others = self._own_route()
-        request = sip.request(side, sender, own)
+        request = sip.request(side, sender, own, self._conceal.inner_call_id(sip.call_id()))
         if request is None:
             return self._answer(Answer(416, "Unsupported URI Scheme", "foreign-scheme"))
         if sip.has_to_tag():
-            if own is None and method == "ACK" and sip.is_known_transaction():
+            # The ACK of a refusal ends with the transaction it belongs to (RFC 3261, 17.1.1.3).
+            if own is None and method == "ACK" and sip.absorb() == 0:
                 return None
             decision = routing.in_dialog(request, self._edge, self._sealer, self.tenant)
         else:
@@ -95,6 +97,14 @@ class Flow:
         socket = self._edge.socket_for(relay.to, target)
         if socket is None:
             return self._answer(Answer(503, "Service Unavailable", "no-socket"))
+        outwards = relay.to is not Side.SERVICE
+        seen = sip.call_id()
+        shown = self._conceal.outer_call_id(request.call_id) if relay.dialog.renamed else request.call_id
+        if outwards:
+            keep = request.method != "ACK"
+            self._conceal.request(relay.to, relay.dialog.tenant, socket, shown, keep)
+        elif seen != request.call_id:
+            sip.set_call_id(request.call_id)
         if sip.routes():
             sip.set_routes(others)
         if relay.uri:
@@ -105,48 +115,43 @@ class Flow:
         if not self._media_of_request(request, relay, socket):
             return self._answer(Answer(503, "Service Unavailable", "media-unavailable", retry_after=5))
         if request.method == "BYE":
-            self._end_media(relay.dialog.tenant)
+            self._end_media(relay.dialog.tenant, request.call_id)
         if starts and request.method in DIALOG_FORMING:
             sip.record_route(self._edge.shown_to(relay.to, socket), _route_params(socket, sealed))
         if request.method == "REGISTER":
             self._conceal.register(relay.dialog, socket)
-        if request.method == "ACK":
-            return self._acknowledge(relay, target, socket)
-        self._remember(request, relay, sealed)
-        sip.watch(replies=True, failures=starts)
-        if relay.to is not Side.SERVICE:
-            self._conceal.request(relay.to, relay.dialog.tenant, socket)
-            if target.transport != "udp":
-                sip.only_over_open_connection()
+        if outwards and target.transport != "udp":
+            sip.only_over_open_connection()
         sip.aim(target, socket)
-        timeout = self._edge.instance_timeout if starts and relay.to is Side.SERVICE else 0
-        if not sip.relay(timeout):
+        if request.method == "ACK":
+            # The ACK of a 2xx has no transaction and no answer (RFC 3261, 13.2.2.4).
+            sip.relay()
+            return None
+        self._remember(request, relay, sealed, shown if outwards else seen)
+        sip.watch(replies=True, failures=starts)
+        if not sip.relay(self._edge.instance_timeout if starts and not outwards else 0):
             self._undeliverable(request, relay)
         return None
 
-    def _remember(self, request: Request, relay: Relay, sealed: str) -> None:
+    def _remember(self, request: Request, relay: Relay, sealed: str, shown: str) -> None:
         sip = self._sip
         dialog = relay.dialog
         back = self._edge.sockets.index(self._edge.socket_at(sip.received_on()))
-        passage = Passage(
-            request.side, relay.to, back, request.has_sdp, relay.redirect, dialog.tenant, str(dialog.inner), sealed
-        )
-        passage.remember(sip)
+        renamed = shown if shown != request.call_id else ""
+        Passage(
+            origin=request.side,
+            to=relay.to,
+            back=back,
+            has_offer=request.has_sdp,
+            redirect=relay.redirect,
+            tenant=dialog.tenant,
+            inner=str(dialog.inner),
+            dialog=sealed,
+            call_id=request.call_id,
+            renamed=renamed,
+        ).remember(sip)
         if len(relay.targets) > 1:
             sip.remember("next", " ".join(str(target) for target in relay.targets[1:]))
-
-    def _acknowledge(self, relay: Relay, target: Endpoint, socket: Socket) -> None:
-        """Pass the ACK of a 2xx on: it has no transaction and no answer (RFC 3261, 13.2.2.4)."""
-        sip = self._sip
-        if relay.to is Side.SERVICE:
-            sip.aim(target, socket)
-            sip.relay()
-            return
-        self._conceal.contacts(relay.to, relay.dialog.tenant, socket)
-        if target.transport != "udp":
-            sip.only_over_open_connection()
-        sip.aim(target, socket)
-        sip.forward_alone()
 
     def _cancel(self) -> None:
         sip = self._sip
@@ -158,7 +163,7 @@ class Flow:
     def _undeliverable(self, request: Request, relay: Relay) -> None:
         """The request could not even be sent: the phone's connection is gone, or the instance refuses ours."""
         if request.method == "INVITE" and request.route is None:
-            self._end_media(relay.dialog.tenant)
+            self._end_media(relay.dialog.tenant, request.call_id)
         if relay.to is Side.SERVICE:
             return self._answer(Answer(503, "Service Unavailable", "instance-unreachable", retry_after=10))
         # RFC 5626, 5.3.1: 430 tells the registrar's side that this flow is dead.
@@ -195,13 +200,15 @@ class Flow:
             self._conceal.reply(method, status, passage.origin, passage.tenant, back)
         else:
             self._conceal.restore_vias()
+        if passage.renamed:
+            sip.set_call_id(passage.renamed if passage.to is Side.SERVICE else passage.call_id)
 
     def failure(self) -> None:
         """A request outside a dialog failed for good: try the next instance, or let the caller know."""
         sip = self._sip
         passage = Passage.recall(sip)
         if passage is None:
-            return None
+            return
         if sip.is_cancelled():
             self._forget_call(passage)
             return
@@ -244,16 +251,14 @@ class Flow:
         tenant = relay.dialog.tenant
         answers = request.method == "ACK" or (request.method == "PRACK" and relay.dialog.late)
         if not answers:
-            return bool(
-                sip.media_offer(media.offer(tenant, request.call_id, request.side, relay.to, socket.is_ipv6))
-            )
+            return bool(sip.media_offer(media.offer(tenant, request.call_id, request.side, relay.to, socket.is_ipv6)))
         if not sip.media_answer(media.answer(tenant, request.call_id, request.side)):
             self._reject_media()
         return True
 
     def _media_of_reply(self, passage: Passage, back: Socket, status: int) -> None:
         sip = self._sip
-        tenant, call_id = passage.tenant, sip.call_id()
+        tenant, call_id = passage.tenant, passage.call_id
         if passage.has_offer:
             taken = sip.media_answer(media.answer(tenant, call_id, passage.to))
         else:
@@ -271,13 +276,13 @@ class Flow:
         self._log("failed", "media-unavailable")
         self._sip.set_body(media.REJECTED)
 
-    def _end_media(self, tenant: str) -> None:
-        if not self._sip.media_delete(media.call(tenant, self._sip.call_id())):
+    def _end_media(self, tenant: str, call_id: str) -> None:
+        if not self._sip.media_delete(media.call(tenant, call_id)):
             self._sip.count("media-delete-failed")
 
     def _forget_call(self, passage: Passage) -> None:
         if self._sip.method() == "INVITE":
-            self._end_media(passage.tenant)
+            self._end_media(passage.tenant, passage.call_id)
 
     # --- our place in the route set ------------------------------------------------------------------------------
 
@@ -308,10 +313,10 @@ class Flow:
         answered = sip.source()
         if passage.to is not Side.SERVICE or str(answered) == passage.inner:
             return passage.dialog
-        dialog = Dialog.open(self._sealer, passage.dialog, sip.call_id())
+        dialog = Dialog.open(self._sealer, passage.dialog, passage.call_id)
         if dialog is None:
             return passage.dialog
-        return Dialog(dialog.tenant, dialog.outer, answered, dialog.late).seal(self._sealer, sip.call_id())
+        return replace(dialog, inner=answered).seal(self._sealer, passage.call_id)
 
     # --- small things --------------------------------------------------------------------------------------------
 
@@ -319,6 +324,11 @@ class Flow:
         """The live table's tenant of a domain or tenant key."""
         entry = self._sip.look_up(live.domain_key(domain))
         return live.decode(entry) if entry else None
+
+    def _domain(self, name: str) -> str:
+        """What the outside sees in place of an inner address. A tenant that is gone has no name left to show."""
+        tenant = self.tenant(live.tenant_key(name))
+        return tenant.domain if tenant else "invalid"
 
     def _count(self, why: str) -> None:
         self._sip.count(why)

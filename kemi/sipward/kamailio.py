@@ -33,7 +33,7 @@ def received_on() -> Endpoint:
     return Endpoint(KSR.kx.get_proto().lower(), _bare(KSR.kx.get_rcvip()), int(KSR.kx.get_rcvport()))
 
 
-def request(side: Side, sender: Endpoint, own_route: Uri | None) -> Request | None:
+def request(side: Side, sender: Endpoint, own_route: Uri | None, inner_call_id: str) -> Request | None:
     """The facts that routing looks at; None when the Request-URI is not a SIP URI."""
     uri = parse(KSR.kx.get_ruri() or "")
     if uri is None:
@@ -42,7 +42,7 @@ def request(side: Side, sender: Endpoint, own_route: Uri | None) -> Request | No
         method=method(),
         side=side,
         source=sender,
-        call_id=call_id(),
+        call_id=inner_call_id,
         uri=uri,
         caller=parse(KSR.kx.get_furi() or ""),
         callee=parse(KSR.kx.get_turi() or ""),
@@ -67,9 +67,9 @@ def contacts() -> list[str]:
     return _headers("Contact")
 
 
-def vias() -> list[str]:
-    """The texts of all Via headers; each may be a list."""
-    return _headers("Via")
+def buffer() -> str:
+    """The whole message as it stands. Raises UnicodeDecodeError when it is not UTF-8."""
+    return KSR.kx.get_msgbuf()
 
 
 def has_to_tag() -> bool:
@@ -104,6 +104,12 @@ def set_routes(values: list[str]) -> None:
     KSR.hdr.remove("Route")
     if values:
         KSR.hdr.append(f"Route: {', '.join(values)}\r\n")
+
+
+def set_call_id(value: str) -> None:
+    """Replace the Call-ID."""
+    KSR.hdr.remove("Call-ID")
+    KSR.hdr.append(f"Call-ID: {value}\r\n")
 
 
 def set_record_routes(values: list[str]) -> None:
@@ -184,21 +190,20 @@ def watch(replies: bool, failures: bool) -> None:
         KSR.tm.t_on_failure("ksr_failure")
 
 
-def forward_alone() -> bool:
-    """Send an ACK on statelessly, with our Via as its only one."""
-    return KSR.corex.forward_uac() > 0
-
-
 def pretend_source(socket: Socket, shown: str) -> None:
     """Make the core take the running request for one from `shown`, so that it writes no true source into the Via."""
     KSR.corex.set_source_address(f"{socket.local.transport}:{shown}")
 
 
-def replace_vias(value: str) -> None:
-    """Replace the Via headers of a request and make the change the message itself."""
-    KSR.hdr.remove("Via")
-    KSR.hdr.insert(f"Via: {value}\r\n")
-    KSR.textopsx.msg_apply_changes()
+def set_buffer(text: str) -> None:
+    """Replace the whole request; changes made before are lost."""
+    KSR.textopsx.msg_set_buffer(text)
+
+
+def replace_header(name: str, values: list[str]) -> None:
+    """Replace all header fields of a name."""
+    KSR.hdr.remove(name)
+    KSR.hdr.append("".join(f"{name.title()}: {value}\r\n" for value in values))
 
 
 def restore_vias(values: list[str]) -> None:

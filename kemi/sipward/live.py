@@ -1,7 +1,7 @@
 """The live table's entries: how a tenant is written into Kamailio's shared memory and read back by the workers.
 
 One entry a domain and one a tenant, each holding all that routing needs, so that a message costs one look-up. The text
-is compact JSON: `["name", "redirect", [["udp", "10.5.4.1", 5080, weight, priority, drain], ...]]`.
+is compact JSON: `["name", "domain", "redirect", [["udp", "10.5.4.1", 5080, weight, priority, drain], ...]]`.
 """
 
 import json
@@ -9,9 +9,6 @@ from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
 
 from sipward.model import Endpoint, Instance, Tenant
-
-FORMAT = 1
-"""Raised whenever `encode` writes differently: entries kept on disk are then made anew."""
 
 TABLE = "routes"
 """The htable that maps `domain_key`s and `tenant_key`s to tenants."""
@@ -48,15 +45,16 @@ def encode(tenant: Tenant) -> str:
         [i.endpoint.transport, i.endpoint.host, i.endpoint.port, i.weight, i.priority, int(i.drain)]
         for i in tenant.instances
     ]
-    return json.dumps([tenant.name, tenant.redirect, instances], separators=(",", ":"))
+    return json.dumps([tenant.name, tenant.domain, tenant.redirect, instances], separators=(",", ":"))
 
 
 @lru_cache(maxsize=4096)
 def decode(entry: str) -> Tenant:
     """Read an entry's text. Cached by the text itself, so an edit needs no invalidation."""
-    name, redirect, instances = json.loads(entry)
+    name, domain, redirect, instances = json.loads(entry)
     return Tenant(
         name,
         tuple(Instance(Endpoint(t, host, port), w, p, bool(drain)) for t, host, port, w, p, drain in instances),
         redirect,
+        domain,
     )

@@ -72,8 +72,13 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A customer as routing sees it. `redirect` says what a 3xx of an instance becomes: pass or refuse."""
+    """A customer as routing sees it.
+
+    `domain` is the first of its domains, the one shown in place of inner addresses; `redirect` says what a 3xx of an
+    instance becomes: pass or refuse.
+    """
 
     name: str
     instances: tuple[Instance, ...]
     redirect: str = "pass"
+    domain: str = ""

@@ -14,7 +14,7 @@ class Passage:
     """A request's way through the node.
 
     `back` is the index of the socket that received it, `inner` the instance as `transport:host:port`, `dialog` the
-    sealed text of both ends.
+    sealed text of both ends, `call_id` the one the inner end knows, `renamed` the one the outer end knows if another.
     """
 
     origin: Side
@@ -25,11 +25,13 @@ class Passage:
     tenant: str
     inner: str
     dialog: str
+    call_id: str
+    renamed: str
 
     def remember(self, sip: ModuleType) -> None:
         """Keep it with the running request's transaction."""
         first = f"{self.origin} {self.to} {self.back} {int(self.has_offer)} {self.redirect}"
-        sip.remember(_NAME, f"{first} {self.tenant} {self.inner} {self.dialog}")
+        sip.remember(_NAME, f"{first} {self.tenant} {self.inner} {self.dialog} {self.call_id} {self.renamed}")
 
     @classmethod
     def recall(cls, sip: ModuleType) -> Self | None:
@@ -37,5 +39,5 @@ class Passage:
         text = sip.recall(_NAME)
         if not text:
             return None
-        origin, to, back, offer, redirect, tenant, inner, dialog = text.split(" ")
-        return cls(Side(origin), Side(to), int(back), offer == "1", redirect, tenant, inner, dialog)
+        origin, to, back, offer, redirect, tenant, inner, dialog, call_id, renamed = text.split(" ")
+        return cls(Side(origin), Side(to), int(back), offer == "1", redirect, tenant, inner, dialog, call_id, renamed)

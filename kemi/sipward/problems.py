@@ -60,6 +60,8 @@ def _line(key: str, detail: ErrorDetails, value: str | None) -> str:
             return f"{key}: missing, it must be given"
         case "model_type" | "dict_type":
             return f"{key}: must be a table of fields"
+        case "tuple_type":
+            return f"{key}: must be a list"
         case _ if value is None or _is_container(detail["input"]):
             return f"{key}: {_message(detail)}"
         case _:

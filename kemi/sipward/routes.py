@@ -14,6 +14,7 @@ from sipward.tenants import Rules, TenantError, parse
 
 _MANY = 10
 _REASON_MAX = 500
+_SAMPLE = '{"domains": ["example.org"], "instances": [{"uri": "sip:192.0.2.1"}]}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ class Routes:
     def __init__(self, rules: Rules) -> None:
         """Start empty."""
         self._rules = rules
+        # What the code makes of a value belongs to it: after an upgrade, too, the entries on disk are made anew.
+        self._made_under = f"{live.encode(parse('sample', _SAMPLE, None).to_tenant())} {rules!r}"
         self._rows: dict[str, Row] = {}
         self._owners: dict[str, str] = {}
         self._waiting: dict[str, bytes] = {}
@@ -91,10 +94,6 @@ class Routes:
     def snapshot(self) -> Snapshot:
         """The table as it runs."""
         return Snapshot(self._made_under, dict(self._rows), frozenset(self.withheld))
-
-    @property
-    def _made_under(self) -> str:
-        return f"{live.FORMAT} {self._rules!r}"
 
     def resume(self, snapshot: Snapshot) -> list[Change]:
         """Take over the last good table. Rows made under other settings are checked again, by these."""

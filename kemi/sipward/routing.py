@@ -17,7 +17,10 @@ Lookup = Callable[[str], Tenant | None]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The facts of a request that routing looks at. `route` is our own topmost Route's URI, if there is one."""
+    """The facts of a request that routing looks at.
+
+    `call_id` is the one the inner end knows; `route` is our own topmost Route's URI, if there is one.
+    """
 
     method: str
     side: Side
@@ -116,7 +119,8 @@ def _from_instance(request: Request, edge: Edge, sealer: Sealer, lookup: Lookup)
     inner = _instance_at(tenant, request) if tenant else None
     if inner is None:
         return FORBIDDEN
-    dialog = Dialog(binding.tenant, binding.flow, inner, late=not request.has_sdp)
+    renamed = edge.names_inside(request.call_id)
+    dialog = Dialog(binding.tenant, binding.flow, inner, late=not request.has_sdp, renamed=renamed)
     own = binding.own_contact(request.uri.user)
     return Relay(edge.network_of(binding.flow.host), (binding.flow,), dialog, own)
 

@@ -66,11 +66,11 @@ def _listed(value: Any) -> Any:
     return value
 
 
-def _address(value: Any) -> Any:
-    if not isinstance(value, str):
+def _address(value: Any) -> Address:
+    if isinstance(value, Address):
         return value
     try:
-        return parse_address(value)
+        return parse_address(_string(value))
     except ValueError:
         raise refuse("must be an IPv4 or IPv6 address") from None
 
@@ -87,15 +87,21 @@ def _one_a_family(value: tuple[Address, ...]) -> tuple[Address, ...]:
     return tuple(sorted(value, key=lambda a: a.version))
 
 
-def _network(value: Any) -> Any:
-    if not isinstance(value, str):
+def _network(value: Any) -> Network:
+    if isinstance(value, Network):
         return value
     try:
-        return ip_network(value)
+        return ip_network(_string(value))
     except ValueError as error:
-        host_bits = "has host bits set" in str(error)
-        hint = f": host bits are set, write {ip_network(value, strict=False)}" if host_bits else ""
+        hint = f": write {ip_network(value, strict=False)}" if "has host bits set" in str(error) else ""
         raise refuse(f"must be a network such as 10.5.4.0/24 or 2001:db8::/64{hint}") from None
+
+
+def _string(value: Any) -> str:
+    # `ipaddress` would take a number for an address.
+    if not isinstance(value, str):
+        raise ValueError("not a string")
+    return value
 
 
 def _no_bool(value: Any) -> Any:

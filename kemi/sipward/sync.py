@@ -33,19 +33,6 @@ class Table(Protocol):
         """Remove an entry, if it is there."""
 
 
-def run(table: Table, settings: Settings, rules: Rules, stop: Callable[[], bool] = lambda: False) -> None:
-    """Keep the live table in step until `stop` says so. Raises nothing."""
-    sync = Sync(table, settings, rules)
-    step: Callable[[], None] = sync.start
-    while not stop():
-        try:
-            step()
-        except Exception as error:
-            sync.fail(error)
-        step = lambda: sync.follow(stop)  # noqa: E731
-    sync.close()
-
-
 class Sync:
     """The table that runs, its copy on disk and its copy in shared memory."""
 
@@ -126,7 +113,7 @@ class Sync:
 
     def _keep(self) -> None:
         """Have the table written to disk, now or with a later event."""
-        if self._is_dirty and self._writer.is_free:
+        if (self._is_dirty or self._writer.complaint) and self._writer.is_free:
             self._is_dirty = False
             self._writer.offer(self._routes.snapshot())
 
@@ -158,3 +145,19 @@ class Sync:
             f"Redis has lost {lost} of {self._routes.tenants} tenants, which go on as they were: "
             "`sipward route accept` removes them, `sipward route restore` writes them back"
         )
+
+
+def run(table: Table, settings: Settings, rules: Rules, stop: Callable[[], bool] = lambda: False) -> None:
+    """Keep the live table in step until `stop` says so. Raises nothing."""
+    sync = Sync(table, settings, rules)
+    _guarded(sync, sync.start)
+    while not stop():
+        _guarded(sync, lambda: sync.follow(stop))
+    sync.close()
+
+
+def _guarded(sync: Sync, step: Callable[[], None]) -> None:
+    try:
+        step()
+    except Exception as error:
+        sync.fail(error)

@@ -161,7 +161,7 @@ class TenantRecord:
     def to_tenant(self) -> Tenant:
         """The tenant as routing sees it."""
         instances = tuple(instance.to_instance() for instance in self.value.instances)
-        return Tenant(self.name, instances, self.value.redirect)
+        return Tenant(self.name, instances, self.value.redirect, next(iter(self.domains), ""))
 
     def to_json(self) -> str:
         """The value as Redis holds it: every field on a line of its own, for the next hand that edits it."""

@@ -26,16 +26,20 @@ _TRANSPORTS = ("udp", "tcp", "tls")
 
 @dataclass(frozen=True, slots=True)
 class Dialog:
-    """Both ends of a dialog. `late` says that the INVITE came without an offer (RFC 3264, 4)."""
+    """Both ends of a dialog, bound to the Call-ID that the inner end knows.
+
+    `late`: the INVITE came without an offer (RFC 3264, 4). `renamed`: the outer end knows another Call-ID.
+    """
 
     tenant: str
     outer: Endpoint
     inner: Endpoint
     late: bool = False
+    renamed: bool = False
 
     def seal(self, sealer: Sealer, call_id: str) -> str:
         """The text for a Record-Route of the dialog `call_id`."""
-        content = bytes((self.late,)) + _pack(self.outer) + _pack(self.inner) + self.tenant.encode()
+        content = bytes((self.late | self.renamed << 1,)) + _pack(self.outer) + _pack(self.inner) + self.tenant.encode()
         return sealer.seal(b"dialog", content, call_id.encode())
 
     @classmethod
@@ -46,7 +50,7 @@ class Dialog:
             return None
         outer, at = _unpack(content, 1)
         inner, at = _unpack(content, at)
-        return cls(content[at:].decode(), outer, inner, bool(content[0]))
+        return cls(content[at:].decode(), outer, inner, bool(content[0] & 1), bool(content[0] & 2))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A sound for the lab's telephones: a tone in G.711 A-law, so that what arrives is plainly neither silence nor noise."""
+"""A sound for the lab's telephones: a tone in G.711 A-law, plainly neither silence nor noise."""
 
 import math
 import struct

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 from lab import addresses
@@ -60,8 +59,14 @@ class Machine:
         """Its address of the same family as `address`."""
         return self.address6 if ":" in address else self.address
 
-    def popen(self, argv: Sequence[str], *, log: Path | None = None, cwd: Path | None = None,
-              env: Mapping[str, str] | None = None) -> Process:  # fmt: skip
+    def popen(
+        self,
+        argv: Sequence[str],
+        *,
+        log: Path | None = None,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Process:
         """Start a program here. It is stopped with the lab at the latest."""
         return self.lab.processes.start(argv, namespace=self.namespace, log=log, cwd=cwd, env=env)
 
@@ -77,8 +82,12 @@ class Machine:
         """Run a Python function here: in a thread of its own, which is all that changes the namespace."""
         return in_namespace(self.namespace, action)
 
-    def socket(self, family: socket.AddressFamily = socket.AF_INET, kind: socket.SocketKind = socket.SOCK_DGRAM,
-               protocol: int = 0) -> socket.socket:  # fmt: skip
+    def socket(
+        self,
+        family: socket.AddressFamily = socket.AF_INET,
+        kind: socket.SocketKind = socket.SOCK_DGRAM,
+        protocol: int = 0,
+    ) -> socket.socket:
         """A socket of this machine. It stays here whatever thread uses it."""
         return self.inside(lambda: socket.socket(family, kind, protocol))
 
@@ -96,7 +105,7 @@ def in_namespace[T](namespace: str, action: Callable[[], T]) -> T:
             finally:
                 os.close(handle)
             result.append(action())
-        except BaseException as problem:  # noqa: BLE001 - handed to the caller below
+        except BaseException as problem:
             error.append(problem)
 
     thread = threading.Thread(target=work)
@@ -131,7 +140,7 @@ class Lab:
         self.wire.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:  # fmt: skip
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -180,13 +189,20 @@ class Lab:
         return self._node
 
     def phone(self, name: str, behind: Behind = "public") -> Machine:
-        """A telephone's machine: on the Internet, behind one of the two NAT routers, or in the node's local network."""
+        """A telephone's machine: on the Internet, behind one of the two NAT routers, or in the node's local network.
+
+        Like all machines it is made when it is first asked for, and found by its name from then on.
+        """
+        if name in self.machines:
+            return self.machines[name]
         match behind:
             case "public":
-                return self._host(name, self._internet(), INTERNET, self._number("phone", addresses.PHONES))
+                return self._outsider(name, "phone", addresses.PHONES)
             case "local":
                 self.node()
-                return self._host(name, self._bridges["local"], LOCAL, self._number("local", addresses.PHONES))
+                number = self._number("local", addresses.PHONES)
+                # The node is the site's gateway, so its outside address is reached here as well.
+                return self._host(name, self._bridges["local"], LOCAL, number, gateway=f"{LOCAL.v4}{addresses.GATEWAY}")
             case "restricted" | "symmetric":
                 bridge = self.nat(behind)
                 number = self._number(behind, addresses.LAN_PHONES)
@@ -194,23 +210,27 @@ class Lab:
 
     def carrier(self, name: str = "carrier") -> Machine:
         """A carrier's machine on the Internet."""
-        return self._host(name, self._internet(), INTERNET, self._number("carrier", addresses.CARRIER))
+        return self._outsider(name, "carrier", addresses.CARRIER)
 
     def attacker(self, name: str = "attacker") -> Machine:
         """Somebody on the Internet who should not get anywhere."""
-        return self._host(name, self._internet(), INTERNET, self._number("attacker", addresses.ATTACKER))
+        return self._outsider(name, "attacker", addresses.ATTACKER)
 
     def instance(self, name: str) -> Machine:
         """A PBX's machine: another host of the service network (10.5.4.11, .12, ...)."""
+        if name in self.machines:
+            return self.machines[name]
         self.node()
         number = self._number("instance", addresses.INSTANCES)
         return self._host(name, self._bridges["service"], SERVICE, number)
 
     def instance_on_node(self, name: str) -> Machine:
         """A PBX on the node's very machine, at the service address itself: SIP on 5080, 5081, ..., RTP of its own."""
+        if name in self.machines:
+            return self.machines[name]
         node = self.node()
         number = self._number("co-located", 0)
-        ports = (21000 + 1000 * number, 21999 + 1000 * number)
+        ports = (40000 + 1000 * number, 40999 + 1000 * number)
         machine = Machine(
             name, node.namespace, SERVICE.host(addresses.GATEWAY), self, (), ports, 5080 + number, tapped_as="node"
         )
@@ -220,10 +240,11 @@ class Lab:
         return machine
 
     def edge(self, machine: Machine, *, ipv6: bool = False) -> str:
-        """The address at which this machine meets the node: that of their common network, or the public one."""
-        for segment in (LOCAL, SERVICE):
-            if any(a in segment for a in machine.addresses):
-                return segment.host(addresses.GATEWAY)[-1 if ipv6 else 0]
+        """The address at which this machine meets the node: service address, its own, or the one it is known by."""
+        if any(a in SERVICE for a in machine.addresses):
+            return SERVICE.host(addresses.GATEWAY)[-1 if ipv6 else 0]
+        if machine.address in LOCAL:
+            return self.node().address
         return INTERNET.host(addresses.NODE)[-1 if ipv6 else 0]
 
     def nat(self, kind: Literal["restricted", "symmetric"]) -> str:
@@ -241,8 +262,6 @@ class Lab:
         return next(self._numbers.setdefault(kind, itertools.count(start)))
 
     def _add(self, machine: Machine) -> None:
-        if machine.name in self.machines:
-            raise ValueError(f"the lab has a machine named {machine.name!r} already")
         self.machines[machine.name] = machine
         self.wire.name(machine.addresses, machine.name)
         for cable in machine.wires:
@@ -256,6 +275,11 @@ class Lab:
         machine = Machine(name, space, here, self)
         self._add(machine)
         return machine
+
+    def _outsider(self, name: str, kind: str, start: int) -> Machine:
+        if name in self.machines:
+            return self.machines[name]
+        return self._host(name, self._internet(), INTERNET, self._number(kind, start))
 
     def _namespace(self, name: str) -> str:
         space = f"{self._prefix}-{name}"

@@ -1,4 +1,4 @@
-"""What the lab has started. Everything is stopped by its own id, and what is left in our namespaces is found and named."""
+"""What the lab has started. All of it is stopped by its own id; what is left in our namespaces is found and named."""
 
 import os
 import signal
@@ -16,6 +16,11 @@ class Processes:
 
     def __init__(self) -> None:
         self._running: list[Process] = []
+
+    @staticmethod
+    def with_own(env: Mapping[str, str] | None) -> dict[str, str]:
+        """Our environment, overlaid."""
+        return {**os.environ, **(env or {})}
 
     def start(
         self,
@@ -36,7 +41,7 @@ class Processes:
                 stdout=output,
                 stderr=subprocess.STDOUT if log else subprocess.DEVNULL,
                 cwd=cwd,
-                env={**os.environ, **env} if env else None,
+                env=self.with_own(env),
                 start_new_session=True,
             )
         finally:

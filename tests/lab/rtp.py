@@ -49,7 +49,12 @@ class Streams(list[Stream]):
     """Some streams, to be narrowed down and counted together."""
 
     def where(
-        self, *, direction: str = "", source: str | Address = "", destination: str | Address = "", ports: Iterable[int] = ()
+        self,
+        *,
+        direction: str = "",
+        source: str | Address = "",
+        destination: str | Address = "",
+        ports: Iterable[int] = (),
     ) -> Self:
         """Those that match. Source and destination are a host, or an Address where the port counts too."""
 

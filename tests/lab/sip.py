@@ -74,7 +74,7 @@ class Message:
         if not line:
             return None
         addresses: list[str] = re.findall(r"^c=IN IP[46] (\S+)", self.body, re.MULTILINE)
-        session, _, media = self.body.partition("m=audio")
+        _, _, media = self.body.partition("m=audio")
         own = re.search(r"^c=IN IP[46] (\S+)", media, re.MULTILINE)
         return Address(own[1] if own else addresses[0], int(line[1]))
 
@@ -91,7 +91,7 @@ def cut(buffer: bytearray) -> list[bytes]:
     """Take the complete messages off the front of a TCP stream (RFC 3261, 18.3); keep-alive CRLFs are passed over."""
     messages: list[bytes] = []
     while True:
-        while buffer[:1] in (b"\r", b"\n"):
+        while buffer.startswith((b"\r", b"\n")):
             del buffer[:1]
         head = buffer.find(b"\r\n\r\n")
         if head < 0:

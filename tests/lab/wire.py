@@ -190,14 +190,16 @@ class Wire:
         ]
 
     def leaks(self, needles: Sequence[str], *, machine: str = "node", interface: str = "eth0") -> list[str]:
-        """Every needle found in what left by this interface, with its packet. Empty is what promise 4 asks for."""
+        """Every needle found in what left by this interface, with its lines. Empty is what promise 4 asks for."""
         wanted = [needle.encode() for needle in needles]
-        return [
-            f"{needle.decode()!r} in {sent.source} -> {sent.destination}:\n{sent.data.decode(errors='replace')}"
-            for sent in self.sent(machine, interface)
-            for needle in wanted
-            if needle in sent.data
-        ]
+        found: list[str] = []
+        for sent in self.sent(machine, interface):
+            lines = [line for line in sent.data.splitlines() if any(needle in line for needle in wanted)]
+            if lines:
+                first = sent.data.partition(b"\r\n")[0].decode(errors="replace")
+                text = "".join(f"\n    {line.decode(errors='replace')}" for line in lines)
+                found.append(f"{sent.source} -> {sent.destination} {first}{text}")
+        return found
 
     def ladder(self, machine: str = "node") -> list[Message]:
         """The messages of one machine, in order: with the node's, both legs of every call and nothing twice."""

@@ -1,0 +1,5 @@
+"""`python -m sipward`: the command line."""
+
+from sipward.cli import main
+
+main()

@@ -1,0 +1,256 @@
+"""The commands. Each says what it did, or in one line why not: exit 2 for bad input, 1 when it could not be done."""
+
+import json
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from typer.core import TyperGroup
+
+from sipward import addresses, settings, snapshot
+from sipward.problems import show
+from sipward.settings import Settings, SettingsError
+from sipward.snapshot import SnapshotError
+from sipward.store import ConflictError, Store, StoreError, Value
+from sipward.tenants import Rules, TenantError, TenantRecord, check_name, parse
+
+_CHECKOUT = Path(__file__).resolve().parents[2]
+_BAD_INPUT = (SettingsError, TenantError, ConflictError)
+_NOT_DONE = (StoreError, SnapshotError)
+
+
+class _Commands(TyperGroup):
+    """Turns the errors we expect into their line and exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except _BAD_INPUT as error:
+            _fail(str(error), 2)
+        except _NOT_DONE as error:
+            _fail(str(error), 1)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help=__doc__.split(".")[0],
+)
+route = typer.Typer(no_args_is_help=True, help="Tenants: which domain leads to which PBX instances.")
+app.add_typer(route, name="route")
+
+Config = Annotated[Path, typer.Option("--config", metavar="FILE", help="The node's configuration.")]
+Name = Annotated[str, typer.Argument(help="The tenant: a-z, 0-9, dot, hyphen, underscore.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+DEFAULT = Path("/etc/sipward/sipward.toml")
+
+
+@app.command()
+def up(config: Config = DEFAULT) -> None:
+    """Run the node in the foreground until Ctrl-C or SIGTERM."""
+    from sipward import node  # noqa: PLC0415 - only this command needs the processes
+
+    raise typer.Exit(node.run(settings.load(config)))
+
+
+@app.command()
+def status(config: Config = DEFAULT, as_json: AsJson = False) -> None:
+    """Show whether calls can be routed, and how each component does. Exit 0 only when they can."""
+    from sipward import node  # noqa: PLC0415 - as above
+
+    found = node.status(settings.load(config))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        _print_status(found)
+    raise typer.Exit(0 if found["ready"] else 1)
+
+
+@app.command()
+def demo() -> None:
+    """Play a registration and a call with audio through a node, in networks of its own."""
+    sys.path.insert(0, str(_CHECKOUT / "tests"))
+    # Part of the checkout, not of the package.
+    raise typer.Exit(import_module("lab.demo").main() or 0)
+
+
+@app.command(add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def test() -> None:
+    """Run the tests; all arguments go to pytest."""
+    _run_pytest(sys.argv[2:])
+
+
+@route.command("add")
+def add(
+    name: Name,
+    domain: Annotated[list[str], typer.Option("--domain", help="A domain of the tenant; may be repeated.")],
+    instance: Annotated[
+        list[str],
+        typer.Option("--instance", metavar="URI[,FIELD=VALUE]...", help="sip:10.5.4.1:5080,weight=2; may be repeated."),
+    ],
+    redirect: Annotated[str, typer.Option(help="What a 3xx of an instance becomes: pass or refuse.")] = "pass",
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite a tenant that exists.")] = False,
+    config: Config = DEFAULT,
+) -> None:
+    """Add a tenant. FIELD is weight, priority, description or drain."""
+    node = settings.load(config)
+    value = {"domains": domain, "instances": [_instance(text) for text in instance], "redirect": redirect}
+    record = parse(name, json.dumps(value), Rules.of(node, addresses.resolve(node)))
+    with Store(node.redis_url) as store:
+        if not replace and store.get(name) is not None:
+            raise TenantError(f"tenant {name} exists: --replace overwrites it")
+        store.put(record)
+    typer.echo(f"tenant {name}: {', '.join(record.domains)} -> {', '.join(i.uri for i in record.value.instances)}")
+
+
+@route.command("show")
+def show_route(name: Name, config: Config = DEFAULT) -> None:
+    """Print a tenant's value as it stands in Redis."""
+    check_name(name)
+    node = settings.load(config)
+    with Store(node.redis_url) as store:
+        value = store.get(name)
+    match value:
+        case None:
+            _fail(f"there is no tenant {name}", 1)
+        case bytes():
+            typer.echo(value.decode(errors="backslashreplace"))
+    problem = _checked(name, value, _rules(node))
+    if isinstance(problem, str):
+        _fail(f"this value is not used: {problem}", 1)
+
+
+@route.command("list")
+def list_routes(config: Config = DEFAULT, as_json: AsJson = False) -> None:
+    """List all tenants in Redis, the ones with a bad value too."""
+    node = settings.load(config)
+    with Store(node.redis_url) as store:
+        values = store.list()
+    rules = _rules(node)
+    found = {name: _checked(name, value, rules) for name, value in values.items()}
+    if as_json:
+        typer.echo(json.dumps([_as_json(name, record) for name, record in found.items()], indent=2))
+    else:
+        _print_routes(found)
+
+
+@route.command("rm")
+def remove(name: Name, config: Config = DEFAULT) -> None:
+    """Remove a tenant; its next call is refused."""
+    check_name(name)
+    with Store(settings.load(config).redis_url) as store:
+        if not store.remove(name):
+            _fail(f"there is no tenant {name}", 1)
+    typer.echo(f"tenant {name} removed")
+
+
+@route.command("accept")
+def accept(config: Config = DEFAULT) -> None:
+    """Take Redis as it is: tenants withheld because most of them vanished at once are removed."""
+    with Store(settings.load(config).redis_url) as store:
+        store.accept()
+    typer.echo("every node on this Redis now takes it as it is; `sipward status` shows the outcome")
+
+
+@route.command("restore")
+def restore(config: Config = DEFAULT) -> None:
+    """Write the node's last good table back into Redis; what is there already stays."""
+    node = settings.load(config)
+    last = snapshot.load(node.routes_file)
+    if last is None:
+        raise SnapshotError(f"{node.routes_file}: there is no last good table")
+    with Store(node.redis_url) as store:
+        written = store.fill({name: row.raw for name, row in last.rows.items()})
+    typer.echo(f"{written} of {len(last.rows)} tenants were missing in Redis and are written back")
+
+
+def main() -> None:
+    """Run a command. `test` passes the parser by: pytest gets its arguments untouched, `--` and `--help` too."""
+    if sys.argv[1:2] == ["test"]:
+        _run_pytest(sys.argv[2:])
+    app(prog_name="sipward")
+
+
+def _run_pytest(arguments: list[str]) -> NoReturn:
+    os.chdir(_CHECKOUT)
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", *arguments])
+
+
+def _fail(text: str, code: Literal[1, 2]) -> NoReturn:
+    typer.echo(text, err=True)
+    raise typer.Exit(code)
+
+
+def _instance(text: str) -> dict[str, object]:
+    """Read `URI[,field=value]...`; what the values may be is not checked here."""
+    uri, *fields = text.split(",")
+    found: dict[str, object] = {"uri": uri}
+    for field in fields:
+        key, equals, value = field.partition("=")
+        if not equals or key == "uri":
+            raise TenantError(
+                f"--instance {show(text)}: must be URI[,weight=N][,priority=N][,description=TEXT][,drain=true]"
+            )
+        found[key] = _plain(value)
+    return found
+
+
+def _plain(value: str) -> object:
+    if value in {"true", "false"}:
+        return value == "true"
+    return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else value
+
+
+def _rules(node: Settings) -> Rules | None:
+    """The node's rules; None on a machine that is not the node, where only the form can be checked."""
+    try:
+        return Rules.of(node, addresses.resolve(node))
+    except SettingsError:
+        return None
+
+
+def _checked(name: str, value: Value, rules: Rules | None) -> TenantRecord | str:
+    """A tenant, or why its value is not used."""
+    if not isinstance(value, bytes):
+        return value.reason
+    try:
+        return parse(name, value, rules)
+    except TenantError as error:
+        return "; ".join(str(error).splitlines())
+
+
+def _as_json(name: str, record: TenantRecord | str) -> dict[str, object]:
+    return {"name": name, "error": record} if isinstance(record, str) else {"name": name, **record.value.model_dump()}
+
+
+def _print_routes(found: dict[str, TenantRecord | str]) -> None:
+    table = Table("tenant", "domains", "instances", "3xx")
+    for name, record in found.items():
+        label = name if name.isprintable() else show(name)
+        if isinstance(record, str):
+            table.add_row(Text(label), Text(f"not used: {record}", style="red"), "", "")
+        else:
+            instances = "\n".join(i.uri + (" (drained)" if i.drain else "") for i in record.value.instances)
+            table.add_row(Text(label), Text("\n".join(record.domains)), Text(instances), record.value.redirect)
+    Console().print(table)
+
+
+def _print_status(found: dict[str, Any]) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(Text("ready" if found["ready"] else "NOT ready: calls cannot be routed", style="bold"))
+    colours = {"ok": "green", "degraded": "yellow", "down": "red"}
+    for name, component in found["components"].items():
+        state = component["state"]
+        console.print(
+            f"  {name:<10}", Text(f"{state:<9}", style=colours.get(state, "red")), Text(component.get("detail", ""))
+        )
+    for key, reason in found["components"].get("routes", {}).get("rejected", {}).items():
+        console.print(Text(f"  not used: {key}: {reason}", style="red"))

@@ -1,0 +1,239 @@
+"""A Sipward node on one of the lab's machines: configured, started, asked, looked into and stopped."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from lab.addresses import GATEWAY, INTERNET, LOCAL, NODE, SERVICE, SITE
+from lab.network import Lab, Machine, Place
+from lab.processes import Process
+from sipward import node as product
+from sipward import rpc
+from sipward.settings import Settings, load
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+FQDN = "edge.example.net"
+_LOGS = ("sipward", "kamailio", "rtpengine", "redis")
+
+type Table = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command said and how it ended."""
+
+    code: int
+    output: str
+    errors: str
+
+
+class Node:
+    """Sipward on `lab.node(place)`. A context manager; `settings` overlay the lab's defaults table by table."""
+
+    def __init__(
+        self, lab: Lab, place: Place = "public", settings: Mapping[str, Any] | None = None, name: str = "node"
+    ) -> None:
+        self.lab = lab
+        self.machine: Machine = lab.node(place)
+        self.directory = lab.directory / name
+        self.state_dir = self.directory / "state"
+        self.config = self.directory / "sipward.toml"
+        self._table = _merge(self._defaults(place), settings or {})
+        self._process: Process | None = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    def start(self, within: float = 30.0) -> Self:
+        """Write the configuration, run `sipward up`, and come back when calls can be routed."""
+        self.directory.mkdir(exist_ok=True)
+        self.config.write_text(to_toml(self._table))
+        self._process = self.machine.popen(self._command("up"), log=self._log("sipward"), env=_ENVIRONMENT)
+        self.wait_ready(within)
+        return self
+
+    def wait_ready(self, within: float = 30.0) -> None:
+        """Ask for its status until it is ready; RuntimeError with the logs when it ends or takes too long."""
+        deadline = time.monotonic() + within
+        while not self.ready:
+            if self._process is None or self._process.poll() is not None:
+                raise RuntimeError(f"the node ended while starting\n{self.log_tail()}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the node is not ready after {within} s: {self.status()}\n{self.log_tail()}")
+            time.sleep(0.02)
+
+    def stop(self) -> int:
+        """Stop it as a service manager would, by SIGTERM; its exit code."""
+        process, self._process = self._process, None
+        return self.lab.processes.stop(process, patience=20.0) if process else 0
+
+    @property
+    def pid(self) -> int:
+        """The id of `sipward up`."""
+        if self._process is None:
+            raise RuntimeError("the node does not run")
+        return self._process.pid
+
+    # --- questions ------------------------------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration as the product reads it."""
+        return load(self.config)
+
+    def status(self) -> dict[str, Any]:
+        """What `sipward status --json` says, without starting a process for it."""
+        return self.machine.inside(lambda: product.status(self.settings))
+
+    @property
+    def ready(self) -> bool:
+        return bool(self.status()["ready"])
+
+    def rpc(self, method: str, *params: object) -> Any:
+        """Call a Kamailio RPC command. Raises rpc.UnreachableError, or ValueError when Kamailio refuses."""
+        return rpc.kamailio(self.state_dir / "run", method, *params)
+
+    def sipward(self, *arguments: str, timeout: float = 30.0) -> Answer:
+        """Run a command of the product on the node's machine, with the node's configuration."""
+        argv = ["nsenter", f"--net=/run/netns/{self.machine.namespace}", "--", *self._command(*arguments)]
+        env = self.lab.processes.with_own(_ENVIRONMENT)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False, env=env)
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    def log_tail(self, lines: int = 40) -> str:
+        """The end of each component's log."""
+        parts = []
+        for name in _LOGS:
+            path = self._log(name)
+            if path.exists():
+                tail = path.read_text(errors="replace").splitlines()[-lines:]
+                parts.append(f"--- {name}.log\n" + "\n".join(tail))
+        return "\n".join(parts)
+
+    def log(self, name: str) -> str:
+        """All of one component's log: sipward, kamailio, rtpengine or redis."""
+        return self._log(name).read_text(errors="replace")
+
+    # --- routes ---------------------------------------------------------------------------------------------------
+
+    def redis(self, *command: str) -> str:
+        """Speak to the node's Redis by hand, with redis-cli."""
+        socket = str(self.state_dir / "redis" / "redis.sock")
+        done = subprocess.run(
+            ["redis-cli", "-s", socket, *command], capture_output=True, text=True, timeout=10, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"redis-cli {command}: {done.stdout}{done.stderr}")
+        return done.stdout.rstrip("\n")
+
+    def route_add(
+        self, name: str, domains: Iterable[str], instances: Sequence[Machine | str | Table], **fields: object
+    ) -> None:
+        """Write a tenant by hand into Redis and wait until it is live.
+
+        Instances are machines, URIs or whole values.
+        """
+        value = {"domains": list(domains), "instances": [_instance(i) for i in instances], **fields}
+        self.put(name, value)
+
+    def put(self, name: str, value: Table) -> None:
+        """Write a tenant's value and wait until the live table has it."""
+        key, text = f"sipward:tenant:{name}", json.dumps(value)
+        if self.redis("GET", key) == text:
+            return
+        before = self.live(f"tenant:{name}"), *map(self.live, _domains(value))
+        self.redis("SET", key, text)
+        self._wait_live(lambda: (self.live(f"tenant:{name}"), *map(self.live, _domains(value))) != before, name)
+
+    def route_remove(self, name: str) -> None:
+        """Delete a tenant by hand and wait until none of its domains leads anywhere."""
+        text = self.redis("GET", f"sipward:tenant:{name}")
+        if not text:
+            return
+        self.redis("DEL", f"sipward:tenant:{name}")
+        self._wait_live(lambda: not any(map(self.live, _domains(json.loads(text)))), name)
+
+    def live(self, key: str) -> str:
+        """What the live table says at a key; empty for nothing."""
+        try:
+            return str(self.rpc("htable.get", "routes", key)["item"]["value"])
+        except ValueError:
+            return ""
+
+    def _wait_live(self, condition: Any, name: str) -> None:
+        deadline = time.monotonic() + 5.0
+        while not condition():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the edit of tenant {name} is not live: {self.status()}\n{self.log_tail()}")
+            time.sleep(0.002)
+
+    # --- files ----------------------------------------------------------------------------------------------------
+
+    def _command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "sipward", *arguments, "--config", str(self.config)]
+
+    def _log(self, name: str) -> Path:
+        return self.directory / "sipward.log" if name == "sipward" else self.state_dir / "log" / f"{name}.log"
+
+    def _defaults(self, place: Place) -> dict[str, Any]:
+        addresses: dict[Place, Table] = {
+            "public": {"address": list(INTERNET.host(NODE))},
+            "nat": {"address": SITE.host(NODE)[0], "public_address": INTERNET.host(NODE)[0]},
+            "local": {"address": LOCAL.host(GATEWAY)[0]},
+        }
+        service = SERVICE.host(GATEWAY) if place == "public" else SERVICE.host(GATEWAY)[:1]
+        return {
+            "fqdn": FQDN,
+            "state_dir": str(self.state_dir),
+            "network": {
+                **addresses[place],
+                "service_address": list(service),
+                "service_networks": [f"{SERVICE.v4}0/24", f"{SERVICE.v6}/64"],
+                "local_networks": [f"{LOCAL.v4}0/24"],
+            },
+            "rtp": {"ports": "20000-20999"},
+        }
+
+
+_ENVIRONMENT = {"PYTHONPATH": str(CHECKOUT / "kemi"), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def _instance(instance: Machine | str | Table) -> Table:
+    match instance:
+        case str():
+            return {"uri": instance}
+        case Machine():
+            return {"uri": f"sip:{instance.address}:{instance.sip_port}"}
+        case _:
+            return instance
+
+
+def _domains(value: Table) -> list[str]:
+    domains = value.get("domains")
+    return [str(domain).rstrip(".").lower() for domain in domains] if isinstance(domains, list) else []
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        merged[key] = _merge(merged.get(key, {}), value) if isinstance(value, Mapping) else value
+    return merged
+
+
+def to_toml(table: Mapping[str, Any]) -> str:
+    """A table with tables in it as TOML. JSON's strings, numbers, booleans and lists are TOML's too."""
+    plain = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, Mapping)]
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            plain += ["", f"[{key}]", to_toml(value).strip()]
+    return "\n".join(plain) + "\n"

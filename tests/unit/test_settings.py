@@ -1,0 +1,341 @@
+"""The configuration: what a file and the environment make of a node, and what each wrong value is told."""
+
+import os
+import re
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+
+from sipward import settings
+from sipward.settings import Control, PortRange, Settings, SettingsError
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
+SECRET = "s3cr3t"
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("SIPWARD_")]:
+        monkeypatch.delenv(name)
+
+
+def load(tmp_path: Path, network: str = 'address = "203.0.113.5"', top: str = "", rest: str = "") -> Settings:
+    file = tmp_path / "sipward.toml"
+    fqdn = "" if "fqdn" in top else 'fqdn = "sip.example.org"\n'
+    file.write_text(f"{fqdn}{top}\n[network]\n{network}\n{rest}\n")
+    return settings.load(file)
+
+
+def refusal(tmp_path: Path, network: str = 'address = "203.0.113.5"', top: str = "", rest: str = "") -> str:
+    with pytest.raises(SettingsError) as caught:
+        load(tmp_path, network, top, rest)
+    return str(caught.value)
+
+
+def addresses(*texts: str) -> tuple[object, ...]:
+    return tuple(map(ip_address, texts))
+
+
+def test_a_minimal_file_gets_the_documented_defaults(tmp_path: Path) -> None:
+    found = load(tmp_path)
+    assert found.fqdn == "sip.example.org"
+    assert found.state_dir == Path("/var/lib/sipward/node")
+    assert found.lets_encrypt is False
+    assert found.network.interface is None
+    assert (found.network.sip_port, found.network.sips_port) == (5060, 5061)
+    assert found.network.service_networks == found.network.local_networks == found.network.public_address == ()
+    assert found.rtp.ports == PortRange(20000, 29999)
+    assert found.rtp.control == Control(ip_address("127.0.0.1"), 2223)
+    assert found.redis_url == "unix:///var/lib/sipward/node/redis/redis.sock"
+    assert (found.sip.workers, found.sip.instance_timeout) == (4, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ('"203.0.113.5"', ("203.0.113.5",)),
+        ('["203.0.113.5"]', ("203.0.113.5",)),
+        ('["2001:DB8::0:5", "203.0.113.5"]', ("203.0.113.5", "2001:db8::5")),
+        ('"[2001:db8::5]"', ("2001:db8::5",)),
+    ],
+)
+def test_an_address_may_be_one_text_or_a_list(tmp_path: Path, written: str, read: tuple[str, ...]) -> None:
+    assert load(tmp_path, f"address = {written}").network.address == addresses(*read)
+
+
+def test_the_service_address_is_the_address_unless_given(tmp_path: Path) -> None:
+    assert load(tmp_path).network.service_address == addresses("203.0.113.5")
+    given = 'address = "203.0.113.5"\nservice_address = "10.5.4.1"'
+    assert load(tmp_path, given).network.service_address == addresses("10.5.4.1")
+    assert load(tmp_path, 'interface = "eth0"').network.service_address == ()
+
+
+def test_networks_are_read(tmp_path: Path) -> None:
+    network = load(tmp_path, 'interface = "eth0"\nservice_networks = ["10.5.4.0/24", "2001:db8::/64"]').network
+    assert network.service_networks == (ip_network("10.5.4.0/24"), ip_network("2001:db8::/64"))
+
+
+def test_a_host_name_is_folded(tmp_path: Path) -> None:
+    assert load(tmp_path, top='fqdn = "SIP.Example.ORG."').fqdn == "sip.example.org"
+
+
+@pytest.mark.parametrize("url", ["redis://h", "rediss://u:p@h:6380/2", "unix:///run/r.sock?db=1", "redis://[::1]:7"])
+def test_a_redis_elsewhere_is_taken_as_it_is(tmp_path: Path, url: str) -> None:
+    assert load(tmp_path, rest=f'[redis]\nurl = "{url}"').redis_url == url
+
+
+def test_the_socket_of_the_own_redis_survives_odd_letters_in_its_path(tmp_path: Path) -> None:
+    found = load(tmp_path, top='state_dir = "/var/lib/a b?c#d%20"')
+    assert found.redis_url == "unix:///var/lib/a%20b%3Fc%23d%2520/redis/redis.sock"
+
+
+def test_settings_cannot_be_changed(tmp_path: Path) -> None:
+    found = load(tmp_path)
+    with pytest.raises(ValueError, match="frozen"):
+        found.fqdn = "other.example.org"
+    with pytest.raises(ValueError, match="frozen"):
+        found.network.sip_port = 1
+
+
+def test_what_a_node_was_started_with_is_read_back(tmp_path: Path) -> None:
+    found = load(tmp_path, rest=f'[rtp]\nports = "30000-39999"\n[redis]\nurl = "redis://:{SECRET}@h"')
+    file = tmp_path / "settings.json"
+    file.write_text(found.model_dump_json())
+    assert settings.restore(file) == found
+
+
+NETWORK = [
+    ('address = "203.0.113"', 'network.address[0] = "203.0.113": must be an IPv4 or IPv6 address'),
+    ('address = ["203.0.113.5", "203.0.113.6"]', "at most one IPv4 and one IPv6"),
+    ('address = "0.0.0.0"', "not a wildcard"),
+    ('address = "239.1.1.1"', "not a wildcard, multicast"),
+    ('address = "fe80::1"', "IPv6 link-local"),
+    ('address = "fe80::1%eth0"', "must be an IPv4 or IPv6 address"),
+    ("address = 5", "network.address = 5:"),
+    ("address = [5]", "network.address[0] = 5:"),
+    ("", "network.address: exactly one of interface and address must be given"),
+    ('interface = "eth0"\naddress = "203.0.113.5"', "network.address: exactly one of interface and address"),
+    ('interface = "a/b"', 'network.interface = "a/b": must be the name of a network interface'),
+    ('interface = "-a"', "must be the name of a network interface"),
+    ('interface = "sixteen-letters-"', "must be the name of a network interface"),
+    ('address = "10.0.0.1"\npublic_address = "2001:db8::1"', 'network.public_address = "2001:db8::1": names IPv6'),
+    ('address = "10.0.0.1"\npublic_address = ["1.1.1.1", "1.1.1.2"]', "network.public_address = "),
+    ('address = "10.0.0.1"\nservice_networks = "10.5.4.1/24"', "write 10.5.4.0/24"),
+    ('address = "10.0.0.1"\nservice_networks = ["here"]', 'network.service_networks[0] = "here": must be a network'),
+    ('address = "10.0.0.1"\nlocal_networks = [[]]', "network.local_networks[0]"),
+    ('address = "10.0.0.1"\nsip_port = 0', "network.sip_port = 0: must be 1 to 65535"),
+    ('address = "10.0.0.1"\nsip_port = 65536', "network.sip_port = 65536: must be 1 to 65535"),
+    ('address = "10.0.0.1"\nsip_port = true', "network.sip_port = true: must be a number"),
+    ('address = "10.0.0.1"\nsips_port = 5060', "network.sips_port = 5060: must differ from network.sip_port"),
+    ('address = "10.0.0.1"\nsip_prot = 5060', "network.sip_prot: unknown"),
+    ('address = "10.0.0.1"\n"a\\nb" = 1', 'network."a\\nb": unknown'),
+]
+
+
+@pytest.mark.parametrize(("network", "told"), NETWORK)
+def test_a_wrong_network_is_one_line_that_names_key_value_and_what_is_allowed(
+    tmp_path: Path, network: str, told: str
+) -> None:
+    text = refusal(tmp_path, network)
+    assert told in text
+    assert len(text.splitlines()) == 1
+    assert text.startswith(str(tmp_path / "sipward.toml"))
+
+
+OTHERS = [
+    ('fqdn = "a b"', "", 'fqdn = "a b": must be a host name'),
+    ('fqdn = "203.0.113.5"', "", "must be a host name"),
+    ('fqdn = ""', "", "must be a host name"),
+    ("fqdn = 3", "", "fqdn = 3:"),
+    ('state_dir = "var"', "", 'state_dir = "var": must be an absolute path'),
+    (f'state_dir = "/{"d" * 90}"', "", "state_dir = "),
+    ('lets_encrypt = "perhaps"', "", "lets_encrypt = "),
+    ('log_level = "loud"', "", "should be 'error', 'warning', 'info' or 'debug'"),
+    ("colour = 1", "", '"colour": unknown'),
+    ('_env_file = "x"', "", '"_env_file": unknown'),
+    ("", '[rtp]\nports = "20001-29999"', 'rtp.ports = "20001-29999": must be a range'),
+    ("", '[rtp]\nports = "20000-20098"', "must be a range"),
+    ("", '[rtp]\nports = "20000"', "must be a range"),
+    ("", '[rtp]\nports = "512-2000"', "must be a range"),
+    ("", '[rtp]\nports = "60000-65536"', "must be a range"),
+    ("", '[rtp]\nports = "29998-20000"', "must be a range"),
+    ("", '[rtp]\nports = "5000-6000"', "rtp.ports: 5000-6000 must not contain network.sip_port (5060)"),
+    ("", '[rtp]\nports = "5060-6000"', "must not contain network.sip_port (5060)"),
+    ("", '[rtp]\nports = "2000-2223"', "must not contain rtp.control (2223)"),
+    ("", '[rtp]\ncontrol = "10.0.0.1:2223"', "must be a loopback address and port"),
+    ("", '[rtp]\ncontrol = "127.0.0.1:0"', "must be a loopback address and port"),
+    ("", "[rtp]\ncontrol = 2223", "must be a loopback address and port"),
+    ("", "[sip]\nworkers = 0", "sip.workers = 0: must be 1 to 64"),
+    ("", "[sip]\nworkers = 65", "sip.workers = 65: must be 1 to 64"),
+    ("", "[sip]\nworkers = 2.5", "sip.workers = 2.5:"),
+    ("", "[sip]\ninstance_timeout = 0.1", "sip.instance_timeout = 0.1: must be 0.2 to 30.0"),
+    ("", "[sip]\ninstance_timeout = nan", "must be 0.2 to 30.0"),
+    ("", "[sip]\ninstance_timeout = true", "must be a number"),
+    ("", '[redis]\nurl = "http://h"', "redis.url: must be empty"),
+    ("", '[redis]\nurl = "redis://"', "redis.url: must be empty"),
+    ("", '[redis]\nurl = "redis://h:0"', "redis.url: must be empty"),
+    ("", '[redis]\nurl = "unix:"', "redis.url: must be empty"),
+]
+
+
+@pytest.mark.parametrize(("top", "rest", "told"), OTHERS)
+def test_any_other_wrong_value_is_one_line_too(tmp_path: Path, top: str, rest: str, told: str) -> None:
+    text = refusal(tmp_path, top=top, rest=rest)
+    assert told in text
+    assert len(text.splitlines()) == 1
+
+
+def test_a_name_that_is_missing_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "sipward.toml"
+    file.write_text('[network]\ninterface = "eth0"\n')
+    with pytest.raises(SettingsError, match=r"fqdn: missing"):
+        settings.load(file)
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+    text = refusal(tmp_path, 'address = "x"\nsip_port = 0', top='fqdn = "a b"\ncolour = 1')
+    keys = ["fqdn", "network.address[0]", "network.sip_port", '"colour"']
+    assert all(any(f" {key}" in line for line in text.splitlines()) for key in keys)
+    assert len(text.splitlines()) == len(keys)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        f'[redis]\nurl = "http://u:{SECRET}@h"',
+        f'[redis]\nurl = "redis://u:{SECRET}@h:99999"',
+        f'[redis]\nurl = ["redis://u:{SECRET}@h"]',
+        f'[redis]\npassword = "{SECRET}"',
+    ],
+)
+def test_a_password_is_never_printed(tmp_path: Path, rest: str) -> None:
+    assert SECRET not in refusal(tmp_path, rest=rest)
+    assert SECRET not in refusal(tmp_path, top=f'redis = "redis://u:{SECRET}@h"')
+    assert SECRET not in repr(load(tmp_path, rest=f'[redis]\nurl = "redis://u:{SECRET}@h"'))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"fqdn = ", "is not TOML"), (b"\xff", "is not UTF-8"), (b"fqdn = 'a'\nfqdn = 'b'", "is not TOML")],
+)
+def test_a_file_that_is_no_toml_is_one_line(tmp_path: Path, content: bytes, told: str) -> None:
+    file = tmp_path / "sipward.toml"
+    file.write_bytes(content)
+    with pytest.raises(SettingsError, match=re.escape(f"{file}: {told}")):
+        settings.load(file)
+
+
+def test_a_file_that_is_missing_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot be read: No such file"):
+        settings.load(tmp_path / "none.toml")
+
+
+ENVIRONMENT = [
+    ("SIPWARD_FQDN", "b.example.org", lambda s: s.fqdn, "b.example.org"),
+    ("SIPWARD_STATE_DIR", "/x", lambda s: s.state_dir, Path("/x")),
+    ("SIPWARD_LETS_ENCRYPT", "true", lambda s: s.lets_encrypt, True),
+    ("SIPWARD_LOG_LEVEL", "debug", lambda s: s.log_level, "debug"),
+    (
+        "SIPWARD_NETWORK__ADDRESS",
+        "10.1.1.1,2001:db8::7",
+        lambda s: s.network.address,
+        addresses("10.1.1.1", "2001:db8::7"),
+    ),
+    ("SIPWARD_NETWORK__PUBLIC_ADDRESS", "1.2.3.4", lambda s: s.network.public_address, addresses("1.2.3.4")),
+    ("SIPWARD_NETWORK__PUBLIC_ADDRESS", "", lambda s: s.network.public_address, ()),
+    ("SIPWARD_NETWORK__SERVICE_ADDRESS", "10.2.2.2", lambda s: s.network.service_address, addresses("10.2.2.2")),
+    (
+        "SIPWARD_NETWORK__SERVICE_NETWORKS",
+        "10.0.0.0/8, ::1/128",
+        lambda s: s.network.service_networks,
+        (ip_network("10.0.0.0/8"), ip_network("::1/128")),
+    ),
+    ("SIPWARD_NETWORK__LOCAL_NETWORKS", "10.0.0.0/8", lambda s: s.network.local_networks, (ip_network("10.0.0.0/8"),)),
+    ("SIPWARD_NETWORK__SIP_PORT", "6060", lambda s: s.network.sip_port, 6060),
+    ("SIPWARD_NETWORK__SIPS_PORT", "6061", lambda s: s.network.sips_port, 6061),
+    ("SIPWARD_RTP__PORTS", "30000-39999", lambda s: s.rtp.ports, PortRange(30000, 39999)),
+    ("SIPWARD_RTP__CONTROL", "[::1]:99", lambda s: s.rtp.control, Control(ip_address("::1"), 99)),
+    ("SIPWARD_REDIS__URL", "redis://h", lambda s: s.redis_url, "redis://h"),
+    ("SIPWARD_SIP__WORKERS", "7", lambda s: s.sip.workers, 7),
+    ("SIPWARD_SIP__INSTANCE_TIMEOUT", "0.5", lambda s: s.sip.instance_timeout, 0.5),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "read", "expected"), ENVIRONMENT)
+def test_the_environment_wins_over_the_file(tmp_path, monkeypatch, name, value, read, expected) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setenv(name, value)
+    rest = '[rtp]\nports = "40000-49999"\n[redis]\nurl = "unix:///x"\n[sip]\nworkers = 2\ninstance_timeout = 9'
+    network = 'address = "203.0.113.5"\npublic_address = "5.6.7.8"\nservice_networks = "10.9.0.0/16"\nsip_port = 5070'
+    assert read(load(tmp_path, network, rest=rest)) == expected
+
+
+def test_every_key_can_come_from_the_environment() -> None:
+    tested = {name for name, *_ in ENVIRONMENT} | {"SIPWARD_NETWORK__INTERFACE"}
+    tables = {"network", "rtp", "redis", "sip"}
+    keys = {f"SIPWARD_{key}".upper() for key in Settings.model_fields.keys() - tables}
+    for table in tables:
+        fields = Settings.model_fields[table].annotation.model_fields  # type: ignore[union-attr]
+        keys |= {f"SIPWARD_{table}__{key}".upper() for key in fields}
+    assert tested == keys
+
+
+def test_an_interface_in_the_environment_wins_when_the_address_is_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIPWARD_NETWORK__INTERFACE", "eth1")
+    assert "exactly one" in refusal(tmp_path)
+    monkeypatch.setenv("SIPWARD_NETWORK__ADDRESS", "")
+    assert load(tmp_path).network.interface == "eth1"
+
+
+def test_a_wrong_value_of_the_environment_is_blamed_on_its_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIPWARD_NETWORK__SIP_PORT", "nought")
+    assert refusal(tmp_path).startswith('SIPWARD_NETWORK__SIP_PORT: network.sip_port = "nought": ')
+
+
+def test_other_variables_of_that_prefix_are_none_of_our_business(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SIPWARD_ROOT", "SIPWARD_MIRROR", "SIPWARD_TEST__THING", "SIPWARD_"):
+        monkeypatch.setenv(name, "/x")
+    assert load(tmp_path).fqdn == "sip.example.org"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("SIPWARD_NETWORK__SIP_PROT", "network.sip_prot: unknown"), ("SIPWARD_NETWORK", "network")]
+)
+def test_a_mistyped_variable_of_a_table_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, told: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+    assert told in refusal(tmp_path).lower()
+
+
+@pytest.mark.parametrize(
+    ("name", "check"),
+    [
+        ("public", lambda n: n.interface and not n.public_address),
+        ("behind-nat", lambda n: n.interface and n.public_address and n.local_networks),
+        ("local-only", lambda n: n.local_networks and not n.public_address),
+        ("several-addresses", lambda n: len(n.address) == 2 and n.interface is None),
+    ],
+)
+def test_each_example_is_a_configuration_of_its_kind(name: str, check) -> None:  # type: ignore[no-untyped-def]
+    found = settings.load(EXAMPLES / f"{name}.toml")
+    assert check(found.network)
+    assert found.network.service_networks
+
+
+def test_each_example_is_tested() -> None:
+    assert len(list(EXAMPLES.iterdir())) == 4
+
+
+def test_the_defaults_shown_in_the_example_are_the_defaults(tmp_path: Path) -> None:
+    text = (EXAMPLES / "public.toml").read_text()
+    shown = tmp_path / "shown.toml"
+    shown.write_text(re.sub(r"(?m)^# (\w+ = .*)$", r"\1", text))
+    assert shown.read_text() != text
+    assert settings.load(shown) == settings.load(EXAMPLES / "public.toml")
