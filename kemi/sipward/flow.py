@@ -29,6 +29,15 @@ OFFERING = frozenset({"INVITE", "UPDATE", "PRACK", "ACK"})
 TRY_NEXT = frozenset({500, 502, 503, 504})
 """Answers that speak of the instance, not of the call."""
 
+FOREIGN_SCHEME = Answer(416, "Unsupported URI Scheme", "foreign-scheme")
+FOREIGN_SOURCE = Answer(403, "Forbidden", "foreign-source")
+LOOPED = Answer(482, "Loop Detected", "looped")
+TOO_MANY_HOPS = Answer(483, "Too Many Hops", "too-many-hops")
+NO_SOCKET = Answer(503, "Service Unavailable", "no-socket")
+NO_MEDIA = Answer(503, "Service Unavailable", "media-unavailable", retry_after=5)
+UNREACHABLE = Answer(503, "Service Unavailable", "instance-unreachable", retry_after=10)
+FLOW_FAILED = Answer(430, "Flow Failed", "flow-failed")
+"""The phone's connection is gone (RFC 5626, 5.3.1)."""
 NOT_READY = Answer(503, "Service Unavailable", "not-ready", retry_after=2)
 """The live table has not been loaded yet: nobody can be told that a domain is unknown."""
 
@@ -60,11 +69,16 @@ class Flow:
             if sip.absorb() == 0:
                 return None
         if not sip.forwards_left():
-            return self._answer(Answer(483, "Too Many Hops", "too-many-hops"))
+            return self._answer(TOO_MANY_HOPS)
         sender = sip.source()
         side = self._edge.side_of(sip.received_on(), sender)
-        if side is None or self._edge.is_own_socket(sender):
-            return self._answer(Answer(403, "Forbidden", "foreign-source" if side is None else "looped"))
+        if side is None:
+            return self._answer(FOREIGN_SOURCE)
+        if self._edge.is_own_socket(sender):
+            return self._answer(LOOPED)
+        if side is not Side.SERVICE:
+            # The answer goes back through the NAT the request came through (RFC 3581), asked for or not.
+            sip.answer_to_source()
         return self._route(method, side, sender)
 
     def _route(self, method: str, side: Side, sender: Endpoint) -> None:
@@ -72,7 +86,7 @@ class Flow:
         own, others = self._own_route()
         request = sip.request(side, sender, own, self._conceal.inner_call_id(sip.call_id()))
         if request is None:
-            return self._answer(Answer(416, "Unsupported URI Scheme", "foreign-scheme"))
+            return self._answer(FOREIGN_SCHEME)
         if sip.has_to_tag():
             # The ACK of a refusal ends with the transaction it belongs to (RFC 3261, 17.1.1.3).
             if own is None and method == "ACK" and sip.absorb() == 0:
@@ -96,7 +110,7 @@ class Flow:
         target = relay.targets[0]
         socket = self._edge.socket_for(relay.to, target)
         if socket is None:
-            return self._answer(Answer(503, "Service Unavailable", "no-socket"))
+            return self._answer(NO_SOCKET)
         outwards = relay.to is not Side.SERVICE
         seen = sip.call_id()
         shown = self._conceal.outer_call_id(request.call_id) if relay.dialog.renamed else request.call_id
@@ -113,7 +127,7 @@ class Flow:
         starts = known is None
         sealed = known or relay.dialog.seal(self._sealer, request.call_id)
         if not self._media_of_request(request, relay, socket):
-            return self._answer(Answer(503, "Service Unavailable", "media-unavailable", retry_after=5))
+            return self._answer(NO_MEDIA)
         if request.method == "BYE":
             self._end_media(relay.dialog.tenant, request.call_id)
         if starts and request.method in DIALOG_FORMING:
@@ -165,9 +179,8 @@ class Flow:
         if request.method == "INVITE" and request.route is None:
             self._end_media(relay.dialog.tenant, request.call_id)
         if relay.to is Side.SERVICE:
-            return self._answer(Answer(503, "Service Unavailable", "instance-unreachable", retry_after=10))
-        # RFC 5626, 5.3.1: 430 tells the registrar's side that this flow is dead.
-        return self._answer(Answer(430, "Flow Failed", "flow-failed"))
+            return self._answer(UNREACHABLE)
+        return self._answer(FLOW_FAILED)
 
     def _answer(self, answer: Answer) -> None:
         """Answer a request here; an ACK is never answered (RFC 3261, 17)."""
@@ -193,8 +206,12 @@ class Flow:
             return
         method = sip.method()
         back = self._edge.sockets[passage.back]
-        if method in OFFERING and status < 300 and sip.has_sdp():
-            self._media_of_reply(passage, back, status)
+        if sip.has_sdp():
+            if method in OFFERING and status < 300:
+                self._media_of_reply(passage, back, status)
+            elif passage.to is Side.SERVICE:
+                # What an instance says of its abilities (in a 488, to OPTIONS) names its inner address.
+                sip.remove_body()
         self._turn_record_route(passage, back)
         if passage.to is Side.SERVICE:
             self._conceal.reply(method, status, passage.origin, passage.tenant, back)

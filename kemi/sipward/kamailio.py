@@ -248,7 +248,12 @@ def forwards_left() -> bool:
 
 def is_sane() -> bool:
     """Check what RFC 3261, 16.3 asks for; answers by itself what is not."""
-    return KSR.sanity.sanity_check(17895, 7) > 0
+    return KSR.sanity.sanity_check_defaults() > 0
+
+
+def answer_to_source() -> None:
+    """Send replies to the port the request came from, as if its Via had asked for it (RFC 3581, 4)."""
+    KSR.force_rport()
 
 
 # --- state of a transaction, media, shared memory, log -----------------------------------------------------------

@@ -60,8 +60,6 @@ def _line(key: str, detail: ErrorDetails, value: str | None) -> str:
             return f"{key}: missing, it must be given"
         case "model_type" | "dict_type":
             return f"{key}: must be a table of fields"
-        case "tuple_type":
-            return f"{key}: must be a list"
         case _ if value is None or _is_container(detail["input"]):
             return f"{key}: {_message(detail)}"
         case _:
@@ -69,6 +67,8 @@ def _line(key: str, detail: ErrorDetails, value: str | None) -> str:
 
 
 def _message(detail: ErrorDetails) -> str:
+    if detail["type"] == "tuple_type":
+        return "must be a list"
     message = detail["msg"].removeprefix("Input ").removeprefix("Value error, ")
     return message[:1].lower() + message[1:] if message.startswith(("Should", "String", "Tuple")) else message
 

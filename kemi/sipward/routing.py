@@ -72,7 +72,7 @@ ALIVE = Answer(200, "OK", "keepalive")
 
 def initial(request: Request, edge: Edge, sealer: Sealer, lookup: Lookup) -> Decision:
     """Route a request that belongs to no dialog yet."""
-    if request.method == "OPTIONS" and not request.uri.user and edge.is_self(request.uri.host):
+    if request.method == "OPTIONS" and _is_for_us(request.uri, edge):
         return ALIVE
     if request.side is Side.SERVICE:
         return _from_instance(request, edge, sealer, lookup)
@@ -93,6 +93,11 @@ def in_dialog(request: Request, edge: Edge, sealer: Sealer, lookup: Lookup) -> D
     if request.source.host != dialog.outer.host:
         return NOT_YOURS
     return Relay(Side.SERVICE, (dialog.inner,), dialog, revealed(request.uri, sealer))
+
+
+def _is_for_us(uri: Uri, edge: Edge) -> bool:
+    """Whether a URI means the node itself, and nobody behind it."""
+    return not uri.user and uri.param(PARAM) is None and edge.is_self(uri.host)
 
 
 def _to_tenant(request: Request, edge: Edge, sealer: Sealer, lookup: Lookup) -> Decision:

@@ -57,8 +57,8 @@ class Rules:
 
     networks: tuple[Network, ...]
     """Where instances may live."""
-    own: frozenset[Address]
-    """The node's addresses: no tenant's domain."""
+    own: tuple[Address, ...]
+    """The node's addresses: no tenant's domain. In a fixed order: the same rules are written the same way."""
     taken: tuple[Taken, ...]
 
     @classmethod
@@ -67,13 +67,14 @@ class Rules:
         network, rtp = settings.network, settings.rtp
         control = rtp.control
         taken = [Taken(control.address, control.port, control.port, "rtpengine's control port (rtp.control)")]
-        for address in sorted(addresses.own, key=str):
+        own = tuple(sorted(addresses.own, key=str))
+        for address in own:
             taken += [
                 Taken(address, network.sip_port, network.sip_port, "the node's own SIP port (network.sip_port)"),
                 Taken(address, network.sips_port, network.sips_port, "the node's own SIP port (network.sips_port)"),
                 Taken(address, rtp.ports.low, rtp.ports.high, "one of the node's media ports (rtp.ports)"),
             ]
-        return cls(network.service_networks, addresses.own, tuple(taken))
+        return cls(network.service_networks, own, tuple(taken))
 
     def refusal(self, address: Address, port: int) -> str:
         """Why no instance may be there; empty when one may."""

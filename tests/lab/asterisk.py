@@ -97,6 +97,10 @@ class Asterisk:
         transport = f"[service]\ntype = transport\nprotocol = udp\nbind = {machine.address}:{machine.sip_port}\n"
         modules = [*_MODULES, *(["res_pjsip_path"] if support_path else [])]
         self._files = {
+            # Not used, but each is an error in the log when it is not there.
+            **dict.fromkeys(("acl.conf", "pjproject.conf"), "; nothing\n"),
+            **dict.fromkeys(("features.conf", "stasis.conf", "udptl.conf", "manager.conf"), "[general]\n"),
+            **dict.fromkeys(("cdr.conf", "cel.conf"), "[general]\nenable = no\n"),
             "asterisk.conf": _ASTERISK.format(etc=self._etc, state=self._state),
             "modules.conf": "[modules]\nautoload = no\n" + "".join(f"load = {name}.so\n" for name in modules),
             "logger.conf": "[general]\n[logfiles]\nfull => notice,warning,error,verbose\n",

@@ -1,7 +1,7 @@
 """A tenant's value: what a hand may write, and what each mistake is told."""
 
 import json
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,7 @@ def test_the_largest_value_allowed_is_read(rules: Rules) -> None:
         ({"colour": 1}, "colour: unknown"),
         ({"na\nme": 1}, '"na\\nme": unknown'),
         ({"name": "other"}, "name: unknown"),
-        ({"domains": "acme.example.org"}, "domains: must be a list"),
+        ({"domains": "acme.example.org"}, 'domains = "acme.example.org": must be a list'),
         ({"domains": [1]}, "domains[0] = 1: should be a valid string"),
         ({"domains": ["a.example.org:5060"]}, 'domain "a.example.org:5060" must be a host name or an IP address'),
         ({"domains": ["a b"]}, "must be a host name"),
@@ -267,7 +267,7 @@ def test_rtpengines_control_port_is_never_an_instance(tmp_path: Path) -> None:
 
 
 def test_without_service_networks_no_instance_is_allowed_and_the_reason_says_so() -> None:
-    rules = Rules((), frozenset(), ())
+    rules = Rules((), (), ())
     assert "network.service_networks is empty" in refusal(with_instance(uri="sip:10.5.4.9"), rules)
 
 
@@ -280,8 +280,8 @@ def test_all_problems_of_a_value_are_told(rules: Rules) -> None:
     assert [line.split(" ")[0].rstrip(":") for line in lines] == ["domains", "redirect", "colour"]
 
 
-def test_rules_are_equal_when_the_settings_say_the_same(tmp_path: Path) -> None:
-    assert make_rules(tmp_path, CONFIGURATION) == make_rules(tmp_path, CONFIGURATION)
-    assert repr(make_rules(tmp_path, CONFIGURATION)) == repr(make_rules(tmp_path, CONFIGURATION))
-    assert ip_address("10.5.4.1") in make_rules(tmp_path, CONFIGURATION).own
-    assert ip_network("10.5.4.0/24") in make_rules(tmp_path, CONFIGURATION).networks
+def test_rules_are_written_the_same_way_in_every_process(tmp_path: Path) -> None:
+    rules = make_rules(tmp_path, CONFIGURATION)
+    assert rules == make_rules(tmp_path, CONFIGURATION)
+    assert rules.own == tuple(map(ip_address, ("10.5.4.1", "198.51.100.5", "2001:db8::5", "203.0.113.5")))
+    assert "set" not in repr(rules)

@@ -1,0 +1,234 @@
+"""A real phone: baresip without a sound card, told what to do over its control port."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from lab.asterisk import PASSWORD
+from lab.network import Machine
+
+_CONTROL = 4444
+_MODULES = "/usr/lib/baresip/modules"
+
+_CONFIG = """\
+poll_method epoll
+sip_listen {address}:{port}
+net_interface eth0
+call_local_timeout 120
+call_max_calls 4
+audio_player aufile,{heard}
+audio_source ausine,{hertz}
+audio_alert aufile,{heard}
+audio_level no
+ausrc_format s16
+auplay_format s16
+rtp_tos 184
+rtp_ports {low}-{high}
+rtcp_mux no
+jitter_buffer_type fixed
+jitter_buffer_delay 5-10
+module_path {modules}
+module g711.so
+module aufile.so
+module ausine.so
+module uuid.so
+module_app account.so
+module_app menu.so
+module_app ctrl_tcp.so
+ctrl_tcp_listen 127.0.0.1:{control}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something the phone tells: `kind` is REGISTER_OK, CALL_INCOMING, CALL_ESTABLISHED, CALL_CLOSED and so on."""
+
+    kind: str
+    peer: str
+    call: str
+    detail: str
+
+
+class Baresip:
+    """A phone on a machine, registered as user@domain through the node. A context manager."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        user: str,
+        domain: str,
+        *,
+        transport: Literal["udp", "tcp"] = "udp",
+        password: str = PASSWORD,
+        answers: bool = False,
+        hertz: int = 425,
+    ) -> None:
+        self.machine = machine
+        self.user = user
+        self.domain = domain
+        self._directory = machine.lab.directory / "baresip" / f"{machine.lab.next_number()}-{machine.name}"
+        self._events: list[Event] = []
+        self._answers: dict[str, Mapping[str, Any]] = {}
+        self._changed = threading.Condition()
+        self._next = 0
+        edge = machine.lab.edge(machine)
+        self._account = (
+            f"<sip:{user}@{domain};transport={transport}>;auth_user={user};auth_pass={password}"
+            f';outbound="sip:{edge}:5060;transport={transport}";regint=600;audio_codecs=PCMA/8000/1'
+            f";answermode={'auto' if answers else 'manual'}\n"
+        )
+        self._config = _CONFIG.format(
+            address=machine.address, port=machine.sip_port, low=machine.rtp_ports[0], high=machine.rtp_ports[1],
+            modules=_MODULES, control=_CONTROL, heard=self._directory / "heard.wav", hertz=hertz,
+        )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Start it and wait until it is registered."""
+        self._directory.mkdir(parents=True)
+        (self._directory / "config").write_text(self._config)
+        (self._directory / "accounts").write_text(self._account)
+        (self._directory / "contacts").write_text("")
+        argv = ["baresip", "-f", str(self._directory)]
+        self._process = self.machine.popen(argv, log=self._directory / "log", cwd=self._directory)
+        self._connect()
+        self.wait_for("REGISTER_OK")
+        return self
+
+    def stop(self) -> None:
+        """End it; it unregisters by itself."""
+        self.machine.lab.processes.stop(self._process)
+        self._socket.close()
+
+    def _connect(self, within: float = 5.0) -> None:
+        deadline = time.monotonic() + within
+        while True:
+            self._socket = self.machine.socket(kind=socket.SOCK_STREAM)
+            try:
+                self._socket.connect(("127.0.0.1", _CONTROL))
+                break
+            except ConnectionRefusedError:
+                self._socket.close()
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"baresip does not start\n{self.log_tail()}") from None
+                time.sleep(0.01)
+        threading.Thread(target=self._listen, name=f"baresip {self.machine.name}", daemon=True).start()
+
+    # --- what it is told ------------------------------------------------------------------------------------------
+
+    def dial(self, number: str, timeout: float = 10.0) -> None:
+        """Call a number of the own domain and wait until it is answered."""
+        mark = self.mark()
+        self.command("dial", f"sip:{number}@{self.domain}")
+        self.wait_for("CALL_ESTABLISHED", timeout=timeout, since=mark)
+
+    def accept(self) -> None:
+        """Answer the call that rings."""
+        mark = self.mark()
+        self.command("accept")
+        self.wait_for("CALL_ESTABLISHED", since=mark)
+
+    def hangup(self) -> None:
+        """End the call."""
+        mark = self.mark()
+        self.command("hangup")
+        self.wait_for("CALL_CLOSED", since=mark)
+
+    def hold(self) -> None:
+        """Put the call on hold (a re-INVITE)."""
+        self.command("hold")
+
+    def resume(self) -> None:
+        """Take the call back."""
+        self.command("resume")
+
+    def transfer(self, number: str) -> None:
+        """Send the peer to another number (REFER, RFC 3515)."""
+        self.command("transfer", f"sip:{number}@{self.domain}")
+
+    def command(self, name: str, params: str = "", timeout: float = 5.0) -> str:
+        """Run a command of the phone; its answer's text. RuntimeError when it says no."""
+        with self._changed:
+            self._next += 1
+            token = str(self._next)
+        request = json.dumps({"command": name, "params": params, "token": token}).encode()
+        self._socket.sendall(b"%d:%s," % (len(request), request))
+        answer = self._await(lambda: self._answers.get(token), timeout, f"an answer to {name}")
+        if not answer.get("ok", True):
+            raise RuntimeError(f"baresip {name} {params}: {answer.get('data')}\n{self.log_tail()}")
+        return str(answer.get("data", ""))
+
+    # --- what it tells --------------------------------------------------------------------------------------------
+
+    @property
+    def events(self) -> list[Event]:
+        """All it has told, in order."""
+        with self._changed:
+            return list(self._events)
+
+    def mark(self) -> int:
+        """A place in its events, for `since`."""
+        with self._changed:
+            return len(self._events)
+
+    def wait_for(self, kind: str, *, timeout: float = 10.0, since: int = 0) -> Event:
+        """The first event of this kind after `since`, past ones included."""
+        return self._await(
+            lambda: next((e for e in self._events[since:] if e.kind == kind), None), timeout, f"the event {kind}"
+        )
+
+    def log_tail(self, lines: int = 40) -> str:
+        """The end of what it printed."""
+        log = (self._directory / "log").read_text(errors="replace").splitlines()
+        return f"--- baresip on {self.machine.name}\n" + "\n".join(log[-lines:])
+
+    def _await[T](self, look: Callable[[], T | None], timeout: float, what: str) -> T:
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while (found := look()) is None:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise AssertionError(
+                        f"{self.machine.name} did not get {what} within {timeout} s; events: "
+                        f"{[e.kind for e in self._events]}\n{self.log_tail()}"
+                    )
+                self._changed.wait(left)
+            return found
+
+    def _listen(self) -> None:
+        """Read netstrings (`length:text,`) until the phone goes."""
+        buffer = b""
+        while True:
+            try:
+                data = self._socket.recv(65536)
+            except OSError:
+                return
+            if not data:
+                return
+            buffer += data
+            while True:
+                size, colon, rest = buffer.partition(b":")
+                if not colon or len(rest) <= int(size):
+                    break
+                self._take(json.loads(rest[: int(size)]))
+                buffer = rest[int(size) + 1 :]
+
+    def _take(self, said: Mapping[str, Any]) -> None:
+        with self._changed:
+            if said.get("response"):
+                self._answers[str(said.get("token"))] = said
+            else:
+                fields = (str(said.get(key, "")) for key in ("type", "peeruri", "id", "param"))
+                self._events.append(Event(*fields))
+            self._changed.notify_all()

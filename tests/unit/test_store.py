@@ -1,0 +1,360 @@
+"""Tenant routes in Redis: the answers to commands, and what `watch` hears. With a real redis-server."""
+
+import json
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from redis_server import RedisServer
+
+from sipward.store import (
+    Accepted,
+    Changed,
+    ConflictError,
+    Event,
+    Everything,
+    Health,
+    Store,
+    StoreError,
+    Unreadable,
+    watch,
+)
+from sipward.tenants import TenantRecord, parse
+
+KEY = "sipward:tenant:"
+
+
+def value(*domains: str) -> str:
+    return json.dumps({"domains": list(domains), "instances": [{"uri": "sip:10.5.4.1:5080"}]})
+
+
+def record(name: str, *domains: str) -> TenantRecord:
+    return parse(name, value(*domains), None)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path) as server:
+        yield server.start()
+
+
+@pytest.fixture
+def store(server: RedisServer) -> Iterator[Store]:
+    with Store(server.url) as store:
+        yield store
+
+
+@pytest.fixture
+def events(server: RedisServer) -> Iterator[Generator[Event]]:
+    with closing(watch(server.url)) as events:
+        yield events
+
+
+def until(events: Iterator[Event], wanted: Callable[[Event], bool], seconds: float = 5.0) -> Event:
+    """The next event of that kind; whatever comes before is of no interest."""
+    deadline = time.monotonic() + seconds
+    for event in events:
+        if wanted(event):
+            return event
+        assert time.monotonic() < deadline, f"still {event}"
+    raise AssertionError("watch has ended")
+
+
+def is_everything(event: Event) -> bool:
+    return isinstance(event, Everything)
+
+
+def is_well(event: Event) -> bool:
+    return event == Health("")
+
+
+def complains(event: Event) -> bool:
+    return isinstance(event, Health) and event.complaint != ""
+
+
+# Commands
+
+
+def test_a_tenant_that_was_put_is_read_back_and_removed(store: Store) -> None:
+    store.put(record("acme", "acme.example.org"))
+    found = store.get("acme")
+    assert isinstance(found, bytes)
+    assert parse("acme", found, None) == record("acme", "acme.example.org")
+    assert store.remove("acme") is True
+    assert store.remove("acme") is False
+    assert store.get("acme") is None
+
+
+def test_a_tenant_may_be_put_again_with_its_own_domain(store: Store) -> None:
+    store.put(record("acme", "acme.example.org"))
+    store.put(record("acme", "acme.example.org", "more.example.org"))
+    assert list(store.list()) == ["acme"]
+
+
+def test_a_domain_that_another_tenant_has_is_refused_however_it_is_written(server: RedisServer, store: Store) -> None:
+    server.put("acme", value("other.example.org", "ACME.example.org."))
+    with pytest.raises(ConflictError, match=r"domain acme\.example\.org belongs to tenant acme"):
+        store.put(record("bulk", "bulk.example.org", "acme.example.org"))
+    assert store.get("bulk") is None
+
+
+@pytest.mark.parametrize("bad", ["{", "[]", '{"domains": 7}', '{"domains": [7, null]}', "[" * 5000, "\ufeff"])
+def test_a_bad_value_of_another_tenant_hinders_nobody(server: RedisServer, store: Store, bad: str) -> None:
+    server.put("bad", bad)
+    server.call("LPUSH", f"{KEY}list", "x")
+    store.put(record("acme", "acme.example.org"))
+    assert store.get("acme") is not None
+
+
+def test_all_tenants_are_listed_in_order_and_nothing_else(server: RedisServer, store: Store) -> None:
+    names = [f"t{number:04}" for number in range(1203)]
+    store.fill({name: value(f"{name}.example.org") for name in reversed(names)})
+    server.call("SET", "other:key", "x")
+    server.call("SET", "sipward:other", "x")
+    server.call("HSET", f"{KEY}a-hash", "x", "y")
+    found = store.list()
+    assert list(found) == ["a-hash", *names]
+    assert found["a-hash"] == Unreadable("key: holds a hash: must be a string (SET)")
+    assert found["t0007"] == value("t0007.example.org").encode()
+
+
+def test_filling_writes_only_what_is_missing(server: RedisServer, store: Store) -> None:
+    server.put("acme", "newer")
+    assert store.fill({"acme": "older", "bulk": "kept"}) == 1
+    assert store.list() == {"acme": b"newer", "bulk": b"kept"}
+
+
+def test_an_acceptance_ends_by_itself(server: RedisServer, store: Store) -> None:
+    store.accept()
+    assert 0 < int(server.call("TTL", "sipward:accept")) <= 60
+
+
+def test_a_store_out_of_reach_is_one_clear_error(tmp_path: Path) -> None:
+    with Store(f"unix://{tmp_path}/none.sock") as store, pytest.raises(StoreError, match="Redis cannot be used"):
+        store.list()
+
+
+@pytest.mark.parametrize("url", ["redis://h?socket_timeout=soon", "redis://h?colour=red"])
+def test_an_url_with_odd_options_is_one_clear_error(url: str) -> None:
+    with pytest.raises(StoreError, match=r"redis\.url cannot be used"):
+        Store(url)
+
+
+def test_a_frozen_server_is_an_error_in_time(server: RedisServer) -> None:
+    server.freeze()
+    started = time.monotonic()
+    with Store(server.url, timeout=0.2) as store, pytest.raises(StoreError, match="does not answer in time"):
+        store.list()
+    assert time.monotonic() - started < 1
+
+
+def test_a_wrong_password_is_an_error_that_does_not_print_it(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+        server.start("--requirepass", "right")
+        with Store(f"{server.url}?password=s3cr3t") as store, pytest.raises(StoreError) as caught:
+            store.list()
+        assert "s3cr3t" not in str(caught.value)
+        with Store(f"{server.url}?password=right") as store:
+            assert store.list() == {}
+
+
+# Watching
+
+
+def test_everything_is_told_first(server: RedisServer, events: Generator[Event]) -> None:
+    server.put("acme", "x")
+    assert next(events) == Everything({"acme": b"x"}, accepted=False)
+
+
+def test_an_edit_of_anyone_is_told_within_milliseconds(server: RedisServer, events: Generator[Event]) -> None:
+    until(events, is_well)
+    server.put("acme", "x")
+    started = time.monotonic()
+    assert until(events, lambda e: not is_well(e)) == Changed({"acme": b"x"})
+    assert time.monotonic() - started < 0.1
+
+
+@pytest.mark.parametrize(
+    ("commands", "told"),
+    [
+        ([("DEL", f"{KEY}acme")], {"acme": None}),
+        ([("UNLINK", f"{KEY}acme")], {"acme": None}),
+        ([("APPEND", f"{KEY}acme", "y")], {"acme": b"xy"}),
+        ([("PEXPIRE", f"{KEY}acme", "-1")], {"acme": None}),
+        ([("RENAME", f"{KEY}acme", f"{KEY}bulk")], {"acme": None, "bulk": b"x"}),
+        ([("SET", f"{KEY}acme", "")], {"acme": b""}),
+        (
+            [("DEL", f"{KEY}acme"), ("HSET", f"{KEY}acme", "a", "b")],
+            {"acme": Unreadable("key: holds a hash: must be a string (SET)")},
+        ),
+    ],
+)
+def test_every_way_to_write_a_key_is_heard(
+    server: RedisServer, events: Generator[Event], commands: list[tuple[str, ...]], told: dict[str, object]
+) -> None:
+    server.put("acme", "x")
+    until(events, is_well)
+    for command in commands:
+        server.call(*command)
+    found: dict[str, object] = {}
+    while found != told:
+        event = until(events, lambda e: isinstance(e, Changed))
+        assert isinstance(event, Changed)
+        found |= event.values
+
+
+def test_a_transaction_is_told_as_one_change(server: RedisServer, events: Generator[Event]) -> None:
+    until(events, is_well)
+    script = f"return {{redis.call('SET', '{KEY}a', '1'), redis.call('SET', '{KEY}b', '2')}}"
+    server.call("EVAL", script, "0")
+    assert until(events, lambda e: not is_well(e)) == Changed({"a": b"1", "b": b"2"})
+
+
+def test_a_key_of_odd_bytes_is_told_as_it_is(server: RedisServer, events: Generator[Event]) -> None:
+    until(events, is_well)
+    server.call("EVAL", f"return redis.call('SET', '{KEY}\\255', 'x')", "0")
+    assert until(events, lambda e: not is_well(e)) == Changed({"\udcff": b"x"})
+
+
+def test_keys_of_others_are_not_told(server: RedisServer, events: Generator[Event]) -> None:
+    until(events, is_well)
+    server.call("SET", "other", "x")
+    server.call("SET", "sipward:else", "x")
+    server.put("acme", "x")
+    assert until(events, lambda e: not is_well(e)) == Changed({"acme": b"x"})
+
+
+@pytest.mark.parametrize("command", ["FLUSHALL", "FLUSHDB"])
+def test_a_flush_is_told_as_everything(server: RedisServer, events: Generator[Event], command: str) -> None:
+    server.put("acme", "x")
+    until(events, is_well)
+    server.call(command)
+    assert until(events, lambda e: not is_well(e)) == Everything({}, accepted=False)
+
+
+def test_an_acceptance_is_told_at_once_and_after_a_connect(server: RedisServer, events: Generator[Event]) -> None:
+    until(events, is_well)
+    server.call("SET", "sipward:accept", "", "EX", "60")
+    assert until(events, lambda e: not is_well(e)) == Accepted()
+    with closing(watch(server.url)) as others:
+        assert next(others) == Everything({}, accepted=True)
+
+
+def test_an_edit_while_everything_is_being_read_is_not_missed(server: RedisServer, events: Generator[Event]) -> None:
+    next(events)
+    server.put("acme", "x")
+    assert until(events, lambda e: not is_well(e)) == Changed({"acme": b"x"})
+
+
+def test_a_flood_of_edits_ends_with_the_last_values_and_without_a_complaint(
+    server: RedisServer, events: Generator[Event]
+) -> None:
+    until(events, is_well)
+    script = f"for i = 1, 20000 do redis.call('SET', '{KEY}' .. (i % 5000), i) end"
+    server.call("EVAL", script, "0")
+    found: dict[str, object] = {}
+    while len(found) < 5000:
+        event = until(events, lambda e: not is_well(e))
+        assert isinstance(event, Changed)
+        found |= event.values
+    assert found == {str(i % 5000): str(i).encode() for i in range(15001, 20001)}
+
+
+# Faults
+
+
+def test_a_server_that_is_not_there_is_told_until_it_is(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server, closing(watch(server.url)) as events:
+        assert complains(next(events))
+        server.start()
+        until(events, is_everything, seconds=1)
+
+
+def test_a_frozen_server_is_told_within_a_second_and_read_afresh_within_one(
+    server: RedisServer, events: Generator[Event]
+) -> None:
+    until(events, is_well)
+    server.freeze()
+    assert until(events, complains, seconds=1.2) == Health("Redis does not answer in time")
+    server.thaw()
+    until(events, is_everything, seconds=1)
+    until(events, is_well)
+
+
+def test_a_server_that_was_restarted_is_read_afresh_within_a_second(
+    server: RedisServer, events: Generator[Event]
+) -> None:
+    until(events, is_well)
+    server.stop()
+    until(events, complains, seconds=1)
+    server.start()
+    until(events, is_everything, seconds=1)
+    server.put("acme", "x")
+    assert until(events, lambda e: isinstance(e, Changed)) == Changed({"acme": b"x"})
+
+
+@pytest.mark.parametrize("kind", ["pubsub", "normal"])
+def test_a_lost_connection_is_noticed_whichever_of_the_two_it_is(
+    server: RedisServer, events: Generator[Event], kind: str
+) -> None:
+    until(events, is_well)
+    assert server.call("CLIENT", "KILL", "TYPE", kind) == "1"
+    until(events, complains, seconds=1)
+    until(events, is_everything, seconds=1)
+    server.put("acme", "x")
+    assert until(events, lambda e: isinstance(e, Changed)) == Changed({"acme": b"x"})
+
+
+def test_a_listener_that_hears_nothing_any_more_is_noticed(server: RedisServer, events: Generator[Event]) -> None:
+    until(events, is_well)
+    # A proxy that has forgotten the idle connection looks like this: it is open, and nothing comes.
+    server.call("CLIENT", "PAUSE", "3000", "WRITE")
+    server.call("CLIENT", "UNPAUSE")
+    until(events, is_well)
+
+
+def test_a_full_memory_is_told_and_edits_that_still_work_are_followed(
+    server: RedisServer, events: Generator[Event]
+) -> None:
+    server.put("acme", "x")
+    until(events, is_well)
+    server.call("CONFIG", "SET", "maxmemory", "1")
+    event = until(events, complains)
+    assert isinstance(event, Health)
+    assert "takes no writes" in event.complaint
+    assert "maxmemory" in event.complaint
+    server.call("DEL", f"{KEY}acme")
+    assert until(events, lambda e: isinstance(e, Changed)) == Changed({"acme": None})
+    server.call("CONFIG", "SET", "maxmemory", "0")
+    until(events, is_well)
+
+
+def test_a_read_only_replica_is_told_and_followed(server: RedisServer, tmp_path: Path) -> None:
+    with RedisServer(tmp_path, "master") as master, closing(watch(server.url)) as events:
+        master.start("--port", "0", "--protected-mode", "no")
+        server.put("acme", "x")
+        until(events, is_well)
+        server.call("REPLICAOF", "127.0.0.1", "1")
+        event = until(events, complains)
+        assert isinstance(event, Health)
+        assert "read only" in event.complaint
+        server.call("REPLICAOF", "NO", "ONE")
+        until(events, is_well)
+
+
+def test_a_wrong_password_is_told_until_it_is_right(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server, closing(watch(f"{server.url}?password=s3cr3t")) as events:
+        server.start("--requirepass", "other")
+        event = next(events)
+        assert complains(event)
+        assert "s3cr3t" not in str(event)
+        server.call("-a", "other", "CONFIG", "SET", "requirepass", "s3cr3t")
+        until(events, is_everything, seconds=1)
+
+
+def test_probing_for_writes_writes_nothing(server: RedisServer, events: Generator[Event]) -> None:
+    until(events, is_well)
+    until(events, is_well)
+    assert server.call("DBSIZE") == "0"
