@@ -6,6 +6,7 @@ that needs another node (`Node(lab, "nat", {...})`) makes a lab of its own.
 
 import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -34,12 +35,28 @@ class Tenant:
         return {"domain": self.domain}
 
 
-@pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
+@contextmanager
+def watched_lab() -> Iterator[Lab]:
+    """A lab that the checks after every test look at, and that a failure's report shows."""
     with Lab() as lab:
         _labs.append(lab)
+        try:
+            yield lab
+        finally:
+            _labs.remove(lab)
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    with watched_lab() as lab:
         yield lab
-        _labs.remove(lab)
+
+
+@pytest.fixture
+def own_lab() -> Iterator[Lab]:
+    """A lab for one test, for what the shared one cannot be used for: another place for the node, a node that dies."""
+    with watched_lab() as lab:
+        yield lab
 
 
 @pytest.fixture(scope="session")
@@ -104,18 +121,23 @@ def clean_wire(request: pytest.FixtureRequest) -> Iterator[None]:
 
     `@pytest.mark.may_show("10.5.4.1")` lets an address pass that the outside itself wrote.
     """
+    if "own_lab" in request.fixturenames:
+        request.getfixturevalue("own_lab")  # made first, and so still there when it is looked at below
     for lab in _labs:
         lab.wire.clear()
         lab.scenarios.clear()
     yield
     allowed = [text for mark in request.node.iter_markers("may_show") for text in mark.args]
+    problems: list[str] = []
     for lab in _labs:
-        forgotten = [s for s in lab.scenarios if not s.done]
-        for scenario in forgotten:
-            scenario.abandon()
-        assert not forgotten, "\n".join(s.report("nobody waited for it") for s in forgotten)
-        leaks = lab.wire.leaks([needle for needle in INNER if needle not in allowed]) if "node" in lab.machines else []
-        assert not leaks, "inner addresses went outside:\n" + "\n".join(leaks)
+        if "node" in lab.machines:
+            leaks = lab.wire.leaks([needle for needle in INNER if needle not in allowed])
+            problems += [f"an inner address went outside: {leak}" for leak in leaks]
+        for scenario in lab.scenarios:
+            if not scenario.done:
+                scenario.abandon()
+                problems.append(scenario.report("nobody waited for it"))
+    assert not problems, "\n".join(problems)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -136,3 +158,4 @@ def pytest_runtest_makereport(
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "may_show(text): an inner address that this test's outside side wrote itself")
+    config.addinivalue_line("markers", "many_tenants: with 100,000 tenants loaded")

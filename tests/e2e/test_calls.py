@@ -38,7 +38,9 @@ def test_a_call_from_behind_the_symmetric_nat_is_heard_both_ways(
     expect_audio(alice, pbx_on_node)
 
 
-@pytest.mark.parametrize("scenario", ["callee-hangs-up", "call-cancelled", "busy-486", "hold-resume", "late-offer"])
+@pytest.mark.parametrize(
+    "scenario", ["callee-hangs-up", "call-cancelled", "busy-486", "hold-resume", "late-offer", "late-ack"]
+)
 @TRANSPORTS
 def test_a_call_goes_as_the_scenario_says(
     scenario: str, transport: Transport, bob: Machine, pbx: Machine, tenant: Callable[..., Tenant]

@@ -13,14 +13,14 @@ PASSWORD = "secret"
 ECHO = "600"
 """The extension that says back what it hears."""
 
-_MODULES = """
-res_pjproject res_sorcery_config res_sorcery_memory res_sorcery_astdb res_timing_timerfd res_rtp_asterisk
-res_pjsip res_pjsip_session res_pjsip_sdp_rtp res_pjsip_pubsub res_pjsip_registrar res_pjsip_refer res_pjsip_nat
-res_pjsip_endpoint_identifier_user res_pjsip_endpoint_identifier_ip res_pjsip_authenticator_digest
-res_pjsip_outbound_authenticator_digest res_pjsip_caller_id res_pjsip_rfc3326 res_pjsip_dlg_options
-chan_pjsip pbx_config app_dial app_echo bridge_simple bridge_native_rtp bridge_softmix bridge_builtin_features
-codec_alaw codec_ulaw
-""".split()
+_MODULES = (
+    "res_pjproject res_sorcery_config res_sorcery_memory res_sorcery_astdb res_timing_timerfd res_rtp_asterisk "
+    "res_pjsip res_pjsip_session res_pjsip_sdp_rtp res_pjsip_pubsub res_pjsip_registrar res_pjsip_refer res_pjsip_nat "
+    "res_pjsip_endpoint_identifier_user res_pjsip_endpoint_identifier_ip res_pjsip_authenticator_digest "
+    "res_pjsip_outbound_authenticator_digest res_pjsip_caller_id res_pjsip_rfc3326 res_pjsip_dlg_options "
+    "chan_pjsip pbx_config app_dial app_echo bridge_simple bridge_native_rtp bridge_softmix bridge_builtin_features "
+    "codec_alaw codec_ulaw"
+)
 """Only what is used: all of Asterisk's modules take seconds to load."""
 
 _ASTERISK = """\
@@ -87,15 +87,13 @@ class Asterisk:
         self._etc = machine.lab.directory / "asterisk" / machine.name / "etc"
         self._state = self._etc.parent / "state"
         self._config = self._etc / "asterisk.conf"
-        service = SERVICE.host(GATEWAY)[0]
+        proxy = f"{SERVICE.host(GATEWAY)[0]}:5060"
+        path = "yes" if support_path else "no"
         endpoints = [
-            _ENDPOINT.format(
-                user=user, proxy=f"{service}:5060", domain=domain, password=PASSWORD, path="yes" if support_path else "no"
-            )
-            for user in extensions
+            _ENDPOINT.format(user=user, proxy=proxy, domain=domain, password=PASSWORD, path=path) for user in extensions
         ]
         transport = f"[service]\ntype = transport\nprotocol = udp\nbind = {machine.address}:{machine.sip_port}\n"
-        modules = [*_MODULES, *(["res_pjsip_path"] if support_path else [])]
+        modules = [*_MODULES.split(), *(["res_pjsip_path"] if support_path else [])]
         self._files = {
             # Not used, but each is an error in the log when it is not there.
             **dict.fromkeys(("acl.conf", "pjproject.conf"), "; nothing\n"),

@@ -21,12 +21,12 @@ def _alaw(sample: int) -> int:
     return (sign | code) ^ 0x55
 
 
-def tone(hertz: float, seconds: float = 1.0, level: int = 8000) -> list[int]:
+def tone(hertz: int, seconds: float = 1.0, level: int = 8000) -> list[int]:
     """Samples of a sine, 16 bits."""
     return [round(level * math.sin(2 * math.pi * hertz * n / RATE)) for n in range(int(RATE * seconds))]
 
 
-def write_alaw(path: Path, hertz: float = 425.0) -> Path:
+def write_alaw(path: Path, hertz: int = 425) -> Path:
     """A second of tone as raw A-law bytes, as SIPp's rtp_stream plays it in a loop. 425 Hz is Europe's dial tone."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,10 +34,14 @@ def write_alaw(path: Path, hertz: float = 425.0) -> Path:
     return path
 
 
-def write_wav(path: Path, hertz: float = 425.0, seconds: float = 10.0) -> Path:
-    """The tone as a WAV file of 16-bit samples, for phones that play one."""
-    data = b"".join(struct.pack("<h", sample) for sample in tone(hertz, seconds))
-    head = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 1, 1, RATE, RATE * 2, 2, 16,
-                       b"data", len(data))  # fmt: skip
-    path.write_bytes(head + data)
+def write_wav(path: Path, hertz: int = 425, seconds: int = 300) -> Path:
+    """The tone as a WAV file of 16-bit samples, for phones that play one. A phone may hang up where its file ends."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = b"".join(struct.pack("<h", sample) for sample in tone(hertz)) * seconds
+        head = struct.pack(
+            "<4sI4s4sIHHIIHH4sI",
+            *(b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 1, 1, RATE, RATE * 2, 2, 16, b"data", len(data)),
+        )
+        path.write_bytes(head + data)
     return path

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from lab.asterisk import PASSWORD
+from lab.audio import write_wav
 from lab.network import Machine
 
 _CONTROL = 4444
@@ -20,9 +21,9 @@ sip_listen {address}:{port}
 net_interface eth0
 call_local_timeout 120
 call_max_calls 4
-audio_player aufile,{heard}
-audio_source ausine,{hertz}
-audio_alert aufile,{heard}
+audio_player aubridge,nowhere
+audio_source aufile,{said}
+audio_alert aubridge,nowhere
 audio_level no
 ausrc_format s16
 auplay_format s16
@@ -34,7 +35,7 @@ jitter_buffer_delay 5-10
 module_path {modules}
 module g711.so
 module aufile.so
-module ausine.so
+module aubridge.so
 module uuid.so
 module_app account.so
 module_app menu.so
@@ -71,19 +72,21 @@ class Baresip:
         self.user = user
         self.domain = domain
         self._directory = machine.lab.directory / "baresip" / f"{machine.lab.next_number()}-{machine.name}"
+        self._hertz = hertz
         self._events: list[Event] = []
         self._answers: dict[str, Mapping[str, Any]] = {}
         self._changed = threading.Condition()
         self._next = 0
+        self._said = machine.lab.directory / "audio" / f"{hertz}.wav"
         edge = machine.lab.edge(machine)
         self._account = (
             f"<sip:{user}@{domain};transport={transport}>;auth_user={user};auth_pass={password}"
             f';outbound="sip:{edge}:5060;transport={transport}";regint=600;audio_codecs=PCMA/8000/1'
-            f";answermode={'auto' if answers else 'manual'}\n"
+            f";answermode={'auto' if answers else 'manual'}"
         )
         self._config = _CONFIG.format(
             address=machine.address, port=machine.sip_port, low=machine.rtp_ports[0], high=machine.rtp_ports[1],
-            modules=_MODULES, control=_CONTROL, heard=self._directory / "heard.wav", hertz=hertz,
+            modules=_MODULES, control=_CONTROL, said=self._said,
         )  # fmt: skip
 
     def __enter__(self) -> Self:
@@ -97,12 +100,15 @@ class Baresip:
     def start(self) -> Self:
         """Start it and wait until it is registered."""
         self._directory.mkdir(parents=True)
+        write_wav(self._said, self._hertz)
         (self._directory / "config").write_text(self._config)
-        (self._directory / "accounts").write_text(self._account)
+        (self._directory / "accounts").write_text("# none\n")
         (self._directory / "contacts").write_text("")
         argv = ["baresip", "-f", str(self._directory)]
         self._process = self.machine.popen(argv, log=self._directory / "log", cwd=self._directory)
         self._connect()
+        # An account of the file would be registered before anyone listens to the events.
+        self.command("uanew", self._account)
         self.wait_for("REGISTER_OK")
         return self
 
@@ -146,18 +152,28 @@ class Baresip:
         self.wait_for("CALL_CLOSED", since=mark)
 
     def hold(self) -> None:
-        """Put the call on hold (a re-INVITE)."""
-        self.command("hold")
+        """Put the call on hold and wait until the peer has agreed (a re-INVITE)."""
+        self._renegotiate("hold")
 
     def resume(self) -> None:
-        """Take the call back."""
-        self.command("resume")
+        """Take the call back and wait until the peer has agreed."""
+        self._renegotiate("resume")
+
+    def _renegotiate(self, name: str) -> None:
+        mark = self.mark()
+        # baresip 1.1 says "invalid argument" to a resume that it does: the answer's SDP is what tells.
+        self.command(name, check=False)
+        self.wait_for("CALL_REMOTE_SDP", since=mark)
 
     def transfer(self, number: str) -> None:
-        """Send the peer to another number (REFER, RFC 3515)."""
+        """Send the peer to another number (REFER, RFC 3515). How that goes is the other two's to tell.
+
+        The own call ends with the last NOTIFY. Asterisk sends the first two at the same instant; if they overtake each
+        other on their way, the phone refuses the older one (RFC 3261, 12.2.2) and Asterisk sends no more.
+        """
         self.command("transfer", f"sip:{number}@{self.domain}")
 
-    def command(self, name: str, params: str = "", timeout: float = 5.0) -> str:
+    def command(self, name: str, params: str = "", *, check: bool = True, timeout: float = 5.0) -> str:
         """Run a command of the phone; its answer's text. RuntimeError when it says no."""
         with self._changed:
             self._next += 1
@@ -165,7 +181,7 @@ class Baresip:
         request = json.dumps({"command": name, "params": params, "token": token}).encode()
         self._socket.sendall(b"%d:%s," % (len(request), request))
         answer = self._await(lambda: self._answers.get(token), timeout, f"an answer to {name}")
-        if not answer.get("ok", True):
+        if check and not answer.get("ok", True):
             raise RuntimeError(f"baresip {name} {params}: {answer.get('data')}\n{self.log_tail()}")
         return str(answer.get("data", ""))
 
@@ -190,7 +206,9 @@ class Baresip:
 
     def log_tail(self, lines: int = 40) -> str:
         """The end of what it printed."""
-        log = (self._directory / "log").read_text(errors="replace").splitlines()
+        text = (self._directory / "log").read_text(errors="replace")
+        # It prints the bit rate several times a second.
+        log = [line for line in text.splitlines() if line and "(bit/s)" not in line]
         return f"--- baresip on {self.machine.name}\n" + "\n".join(log[-lines:])
 
     def _await[T](self, look: Callable[[], T | None], timeout: float, what: str) -> T:

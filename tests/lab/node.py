@@ -4,7 +4,8 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -84,6 +85,14 @@ class Node:
             raise RuntimeError("the node does not run")
         return self._process.pid
 
+    def processes(self) -> dict[int, str]:
+        """The node's own children, by process id: redis-server, rtpengine and kamailio's main process."""
+        found = {}
+        for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
+            with suppress(OSError):  # one that has just ended
+                found[int(pid)] = Path(f"/proc/{pid}/comm").read_text().rstrip()
+        return found
+
     # --- questions ------------------------------------------------------------------------------------------------
 
     @property
@@ -110,13 +119,13 @@ class Node:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False, env=env)
         return Answer(done.returncode, done.stdout, done.stderr)
 
-    def log_tail(self, lines: int = 40) -> str:
+    def log_tail(self, lines: int = 25) -> str:
         """The end of each component's log."""
         parts = []
         for name in _LOGS:
             path = self._log(name)
             if path.exists():
-                tail = path.read_text(errors="replace").splitlines()[-lines:]
+                tail = [line[:300] for line in path.read_text(errors="replace").splitlines()[-lines:]]
                 parts.append(f"--- {name}.log\n" + "\n".join(tail))
         return "\n".join(parts)
 
@@ -153,7 +162,7 @@ class Node:
             return
         before = self.live(f"tenant:{name}"), *map(self.live, _domains(value))
         self.redis("SET", key, text)
-        self._wait_live(lambda: (self.live(f"tenant:{name}"), *map(self.live, _domains(value))) != before, name)
+        self.wait_live(lambda: (self.live(f"tenant:{name}"), *map(self.live, _domains(value))) != before, name)
 
     def route_remove(self, name: str) -> None:
         """Delete a tenant by hand and wait until none of its domains leads anywhere."""
@@ -161,7 +170,7 @@ class Node:
         if not text:
             return
         self.redis("DEL", f"sipward:tenant:{name}")
-        self._wait_live(lambda: not any(map(self.live, _domains(json.loads(text)))), name)
+        self.wait_live(lambda: not any(map(self.live, _domains(json.loads(text)))), name)
 
     def live(self, key: str) -> str:
         """What the live table says at a key; empty for nothing."""
@@ -170,7 +179,8 @@ class Node:
         except ValueError:
             return ""
 
-    def _wait_live(self, condition: Any, name: str) -> None:
+    def wait_live(self, condition: Callable[[], bool], name: str) -> None:
+        """Wait until an edit of a tenant shows in the live table."""
         deadline = time.monotonic() + 5.0
         while not condition():
             if time.monotonic() > deadline:

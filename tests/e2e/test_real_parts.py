@@ -1,0 +1,102 @@
+"""Nothing but real parts: Asterisk as the instance, baresip as the phones, one of them behind the symmetric NAT."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import pytest
+
+from lab.asterisk import ECHO, Asterisk
+from lab.baresip import Baresip
+from lab.calls import expect_audio, expect_silence
+from lab.network import Lab, Machine
+
+from .conftest import Tenant
+
+BOB, ALICE, ROB = "201", "202", "203"
+
+
+@dataclass
+class Office:
+    """A tenant with its PBX and three phones: bob's in public, alice's and rob's behind the two NATs."""
+
+    pbx: Asterisk
+    bob: Baresip
+    alice: Baresip
+    rob: Baresip
+
+    def alice_answers_bob(self) -> None:
+        rings, answered = self.alice.mark(), self.bob.mark()
+        self.bob.command("dial", f"sip:{ALICE}@{self.bob.domain}")
+        self.alice.wait_for("CALL_INCOMING", since=rings)
+        self.alice.accept()
+        self.bob.wait_for("CALL_ESTABLISHED", since=answered)
+
+
+LAYOUTS = {"pbx elsewhere, udp": ("pbx", "udp", False), "pbx on the node, tcp, path": ("pbx_on_node", "tcp", True)}
+
+
+@pytest.fixture(params=list(LAYOUTS.values()), ids=list(LAYOUTS))
+def office(
+    request: pytest.FixtureRequest,
+    lab: Lab,
+    tenant: Callable[..., Tenant],
+    bob: Machine,
+    alice: Machine,
+    rob: Machine,
+) -> Iterator[Office]:
+    where, transport, path = request.param
+    machine: Machine = request.getfixturevalue(where)
+    domain = tenant(machine).domain
+    with ExitStack() as running:
+        pbx = running.enter_context(Asterisk(machine, domain, [BOB, ALICE, ROB], support_path=path))
+        phones = (
+            Baresip(bob, BOB, domain, transport=transport),
+            Baresip(alice, ALICE, domain, transport=transport),
+            Baresip(rob, ROB, domain, transport=transport, answers=True),
+        )
+        yield Office(pbx, *map(running.enter_context, phones))
+    assert not pbx.errors, pbx.log_tail()
+
+
+def test_the_echo_comes_back(office: Office) -> None:
+    office.bob.dial(ECHO)
+    expect_audio(office.bob.machine, office.pbx.machine)
+    office.bob.hangup()
+
+
+def test_two_phones_talk_and_the_caller_hangs_up(office: Office) -> None:
+    office.alice_answers_bob()
+    expect_audio(office.bob.machine, office.alice.machine)
+    mark = office.alice.mark()
+    office.bob.hangup()
+    office.alice.wait_for("CALL_CLOSED", since=mark)
+
+
+def test_two_phones_talk_and_the_callee_hangs_up(office: Office) -> None:
+    office.alice_answers_bob()
+    expect_audio(office.bob.machine, office.alice.machine)
+    mark = office.bob.mark()
+    office.alice.hangup()
+    office.bob.wait_for("CALL_CLOSED", since=mark)
+
+
+def test_a_call_is_held_and_taken_back(office: Office) -> None:
+    office.alice_answers_bob()
+    expect_audio(office.bob.machine, office.alice.machine)
+    office.alice.hold()
+    expect_silence(office.bob.machine, since=time.time() + 0.1)
+    office.alice.resume()
+    expect_audio(office.bob.machine, office.alice.machine, since=time.time())
+    office.bob.hangup()
+
+
+def test_a_call_is_transferred(office: Office) -> None:
+    office.alice_answers_bob()
+    taken, ended = office.rob.mark(), office.alice.mark()
+    office.bob.transfer(ROB)
+    office.rob.wait_for("CALL_ESTABLISHED", since=taken)
+    expect_audio(office.alice.machine, office.rob.machine)
+    office.rob.hangup()
+    office.alice.wait_for("CALL_CLOSED", since=ended)

@@ -1,0 +1,300 @@
+"""A SIP user agent that says exactly what a test writes: for what is forged, odd or rare, where SIPp is too well-bred."""
+
+import itertools
+import re
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+from lab.network import Machine
+from lab.packets import Address
+from lab.sip import Message, cut
+from lab.sipp import Transport
+
+_numbers = itertools.count(1)
+_BRANCH = "z9hG4bK"
+_ROUTE = re.compile(r"<[^>]+>[^,<]*")
+
+
+class Agent:
+    """One socket of a machine that speaks SIP to the node. A context manager.
+
+    Over TCP it connects with its first message. `to` is the node as this machine sees it, unless it is named.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        transport: Transport = "udp",
+        *,
+        ipv6: bool = False,
+        port: int | None = None,
+        to: Address | None = None,
+    ) -> None:
+        self.machine = machine
+        self.transport = transport
+        self.host = machine.address6 if ipv6 else machine.address
+        self.node = to or Address(machine.lab.edge(machine, ipv6=ipv6), 5060)
+        self._early: list[Message] = []
+        self._seen: set[str] = set()
+        self._buffer = bytearray()
+        self._connected = False
+        kind = socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM
+        self.socket = machine.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, kind)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        default = machine.sip_port if transport == "udp" else 0
+        self.socket.bind((self.host, default if port is None else port))
+        self.port: int = self.socket.getsockname()[1]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.socket.close()
+
+    @property
+    def hostport(self) -> str:
+        return str(Address(self.host, self.port))
+
+    @property
+    def route(self) -> str:
+        """A Route that names the node: a PBX's or phone's outbound proxy setting."""
+        return f"<sip:{self.node};transport={self.transport};lr>"
+
+    def contact(self, user: str) -> str:
+        """Its Contact URI."""
+        return f"sip:{user}@{self.hostport};transport={self.transport}"
+
+    # --- words ----------------------------------------------------------------------------------------------------
+
+    def send(self, text: str | bytes) -> None:
+        """Send bytes as they are."""
+        data = text.encode() if isinstance(text, str) else text
+        if self.transport == "udp":
+            self.socket.sendto(data, tuple(self.node))
+            return
+        if not self._connected:
+            self.socket.settimeout(2.0)
+            self.socket.connect(tuple(self.node))
+            self._connected = True
+        self.socket.sendall(data)
+
+    def compose(self, first: str, fields: Sequence[str], body: str = "", via: str = "") -> str:
+        """A request: its first line's method and URI, our Via, and the rest as given."""
+        via = via or f"SIP/2.0/{self.transport.upper()} {self.hostport};rport;branch={_BRANCH}{next(_numbers)}x"
+        kind = ["Content-Type: application/sdp"] if body and not any(f.startswith("Content-Type") for f in fields) else []
+        lines = [f"{first} SIP/2.0", f"Via: {via}", "Max-Forwards: 70", *fields, *kind, f"Content-Length: {len(body)}"]
+        return "\r\n".join(lines) + "\r\n\r\n" + body
+
+    def begin(
+        self,
+        method: str,
+        uri: str,
+        *,
+        user: str = "alice",
+        domain: str = "acme.example",
+        headers: Sequence[str] = (),
+        body: str = "",
+        call_id: str = "",
+        routes: Sequence[str] = (),
+        contact: str = "",
+    ) -> "Talk":
+        """Send a request outside a dialog; the talk that may come of it."""
+        number = next(_numbers)
+        talk = Talk(
+            self,
+            local=f"<sip:{user}@{domain}>;tag=l{number}",
+            remote=f"<{uri.partition(';')[0]}>",
+            call_id=call_id or f"{number}-{time.time_ns():x}",
+            target=uri,
+            routes=list(routes),
+            contact=contact or f"<{self.contact(user)}>",
+        )
+        talk.send(method, headers=headers, body=body)
+        return talk
+
+    def reply(
+        self, request: Message, status: int, *, tag: str = "", headers: Sequence[str] = (), body: str = "",
+        contact: str = "", routes: Sequence[str] | None = None,
+    ) -> None:  # fmt: skip
+        """Answer a request. `contact` is a whole Contact value; `routes` replace the Record-Route it came with."""
+        lines = [f"SIP/2.0 {status} Whatever", *(f"Via: {v}" for v in request.headers("Via"))]
+        kept = request.headers("Record-Route") if routes is None else routes
+        lines += [f"Record-Route: {value}" for value in kept]
+        to = request.header("To")
+        lines += [f"From: {request.header('From')}", f"To: {to}" if ";tag=" in to or not tag else f"To: {to};tag={tag}"]
+        lines += [f"Call-ID: {request.call_id}", f"CSeq: {request.header('CSeq')}"]
+        if contact or (request.method in ("INVITE", "SUBSCRIBE", "UPDATE") and status < 300):
+            lines.append(f"Contact: {contact or f'<{self.contact("")}>'.replace('sip:@', 'sip:')}")
+        lines += headers
+        if body:
+            lines.append("Content-Type: application/sdp")
+        self.send("\r\n".join([*lines, f"Content-Length: {len(body)}"]) + "\r\n\r\n" + body)
+
+    def acknowledge(self, refusal: Message) -> None:
+        """ACK a refused INVITE: in its transaction, so with its branch (RFC 3261, 17.1.1.3)."""
+        branch = refusal.header("Via").partition("branch=")[2].partition(";")[0]
+        fields = [f"{name}: {refusal.header(name)}" for name in ("From", "To", "Call-ID")]
+        fields.append(f"CSeq: {refusal.header('CSeq').split()[0]} ACK")
+        via = f"SIP/2.0/{self.transport.upper()} {self.hostport};rport;branch={branch}"
+        self.send(self.compose(f"ACK {_uri(refusal.header('To'))}", fields, via=via))
+
+    # --- ears -----------------------------------------------------------------------------------------------------
+
+    def receive(self, timeout: float = 3.0) -> Message:
+        """The next message, whatever it is. TimeoutError when none comes."""
+        if self._early:
+            return self._early.pop(0)
+        deadline = time.monotonic() + timeout
+        while True:
+            self.socket.settimeout(max(0.001, deadline - time.monotonic()))
+            if self.transport == "udp":
+                data, source = self.socket.recvfrom(65536)
+                return self._message(data, Address(*source[:2]))
+            data = self.socket.recv(65536)
+            if not data:
+                raise ConnectionResetError("the node has closed the connection")
+            self._buffer += data
+            self._early += [self._message(text, self.node) for text in cut(self._buffer)]
+            if self._early:
+                return self._early.pop(0)
+
+    def expect(self, wanted: int | str, timeout: float = 3.0) -> Message:
+        """The next message that is not a 100 and no retransmission: it must have this status, or this method."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                message = self.receive(max(0.001, deadline - time.monotonic()))
+            except TimeoutError:
+                ladder = self.machine.lab.wire.ladder_text()
+                raise AssertionError(f"{self.machine.name} waits for {wanted}, nothing came\n{ladder}") from None
+            if message.status == 100 or message.text in self._seen:
+                continue
+            self._seen.add(message.text)
+            found: int | str = message.method if message.status is None else message.status
+            assert found == wanted, f"{self.machine.name} waits for {wanted}\n{message.text}"
+            return message
+
+    def expect_silence(self, seconds: float = 0.3) -> None:
+        """Nothing may come for so long."""
+        try:
+            message = self.receive(seconds)
+        except TimeoutError:
+            return
+        raise AssertionError(f"{self.machine.name} should hear nothing\n{message.text}")
+
+    def _message(self, data: bytes, source: Address) -> Message:
+        here = Address(self.host, self.port)
+        text = data.decode(errors="surrogateescape")
+        return Message(time.time(), self.machine.name, "eth0", "in", self.transport, source, here, text)
+
+    # --- SDP ------------------------------------------------------------------------------------------------------
+
+    def sdp(self, version: int = 1, direction: str = "sendrecv", address: str = "") -> str:
+        """A plain SDP with PCMA. Nobody listens at its port."""
+        family = "IP6" if ":" in self.host else "IP4"
+        return (
+            f"v=0\r\no=- 1 {version} IN {family} {self.host}\r\ns=-\r\nc=IN {family} {address or self.host}\r\nt=0 0\r\n"
+            f"m=audio {self.machine.rtp_ports[0]} RTP/AVP 8\r\na=rtpmap:8 PCMA/8000\r\na={direction}\r\n"
+        )
+
+
+@dataclass
+class Talk:
+    """A dialog, or what may become one, as one agent keeps it (RFC 3261, 12): tags, route set, remote target."""
+
+    agent: Agent
+    local: str
+    remote: str
+    call_id: str
+    target: str
+    routes: list[str]
+    contact: str
+    cseq: int = 0
+    branches: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def answering(cls, agent: Agent, request: Message, tag: str, contact: str = "") -> "Talk":
+        """The callee's end of a dialog that a request begins."""
+        return cls(
+            agent,
+            local=f"{request.header('To')};tag={tag}",
+            remote=request.header("From"),
+            call_id=request.call_id,
+            target=_uri(request.header("Contact")),
+            routes=_values(request.headers("Record-Route")),
+            contact=contact or f"<{agent.contact('')}>".replace("sip:@", "sip:"),
+        )
+
+    def learn(self, reply: Message) -> "Talk":
+        """Take the dialog's other half from a reply to the request that began it."""
+        self.remote = reply.header("To")
+        self.routes = _values(reply.headers("Record-Route"))[::-1]
+        self.target = _uri(reply.header("Contact")) or self.target
+        return self
+
+    def send(
+        self, method: str, *, headers: Sequence[str] = (), body: str = "", cseq: int | None = None, repeat: bool = False
+    ) -> None:
+        """Send a request of this dialog, routed as RFC 3261, 12.2.1.1 says. `repeat`: with the branch used before."""
+        if cseq is None and method not in ("ACK", "CANCEL"):
+            self.cseq += 1
+        number = self.cseq if cseq is None else cseq
+        uri, routes = self.target, self.routes
+        if routes and ";lr" not in routes[0]:
+            # The next hop is a strict router: it finds itself in the Request-URI.
+            uri, routes = _uri(routes[0]), [*routes[1:], f"<{self.target}>"]
+        like = "INVITE" if method == "CANCEL" else method
+        branch = self.branches.get(like, "") if method == "CANCEL" or repeat else ""
+        branch = self.branches[like] = branch or f"{_BRANCH}{next(_numbers)}t"
+        fields = [*(f"Route: {route}" for route in routes), f"From: {self.local}", f"To: {self.remote}"]
+        fields += [f"Call-ID: {self.call_id}", f"CSeq: {number} {method}"]
+        if method not in ("ACK", "BYE", "CANCEL", "PRACK", "MESSAGE"):
+            fields.append(f"Contact: {self.contact}")
+        via = f"SIP/2.0/{self.agent.transport.upper()} {self.agent.hostport};rport;branch={branch}"
+        self.agent.send(self.agent.compose(f"{method} {uri}", [*fields, *headers], body, via))
+
+    def ack(self, body: str = "", cseq: int | None = None, repeat: bool = False) -> None:
+        """Acknowledge a 2xx."""
+        self.send("ACK", body=body, cseq=cseq, repeat=repeat)
+
+    def hang_up(self, peer: Agent) -> None:
+        """BYE, answered by the peer, and its answer taken."""
+        self.send("BYE")
+        peer.reply(peer.expect("BYE"), 200)
+        self.agent.expect(200)
+
+
+def _uri(value: str) -> str:
+    """The URI of a name-addr."""
+    inner = re.search(r"<([^>]+)>", value)
+    return inner[1] if inner else value.partition(";")[0].strip()
+
+
+def _values(headers: Sequence[str]) -> list[str]:
+    """The values of a Record-Route, one each."""
+    return [value.strip() for text in headers for value in _ROUTE.findall(text)]
+
+
+def answered_call(caller: Agent, callee: Agent, uri: str, **more: str) -> tuple[Talk, Talk]:
+    """A call from INVITE to ACK; both ends of it."""
+    ours = caller.begin("INVITE", uri, body=caller.sdp(), **more)  # type: ignore[arg-type]
+    invite = callee.expect("INVITE")
+    theirs = Talk.answering(callee, invite, "callee")
+    callee.reply(invite, 200, tag="callee", body=callee.sdp())
+    ours.learn(caller.expect(200)).ack()
+    callee.expect("ACK")
+    return ours, theirs
+
+
+def registered(phone: Agent, registrar: Agent, domain: str, user: str = "alice", contact: str = "") -> str:
+    """Register a phone; the Contact under which its PBX knows it."""
+    phone.begin(
+        "REGISTER", f"sip:{domain}", user=user, domain=domain, contact=contact or f"<{phone.contact(user)}>;expires=60"
+    )
+    request = registrar.expect("REGISTER")
+    registrar.reply(request, 200, tag="r", contact=request.header("Contact"))
+    phone.expect(200)
+    return _uri(request.header("Contact"))
