@@ -5,7 +5,8 @@ from math import log
 
 from sipward.model import Endpoint, Instance, Tenant
 
-_SCALE = float(1 << 64)
+_BITS = 52
+"""Of the hash: as many as a float holds exactly, so that no point rounds up to 1, whose logarithm is 0."""
 
 
 def ordered(tenant: Tenant, user: str) -> tuple[Endpoint, ...]:
@@ -23,5 +24,5 @@ def ordered(tenant: Tenant, user: str) -> tuple[Endpoint, ...]:
 def _score(instance: Instance, tenant: str, user: str) -> float:
     end = instance.endpoint
     text = f"{tenant}\0{user}\0{end.transport}\0{end.hostport}"
-    point = int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
-    return -instance.weight / log((point + 0.5) / _SCALE)
+    point = int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> (64 - _BITS)
+    return -instance.weight / log((point + 0.5) / (1 << _BITS))

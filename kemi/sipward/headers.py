@@ -3,7 +3,28 @@
 import re
 
 _FOLD = re.compile(r"\r?\n[ \t]+")
-_LONG_NAMES = {"v": "via", "m": "contact", "f": "from", "t": "to", "i": "call-id", "r": "refer-to", "b": "referred-by"}
+_LONG_NAMES = {
+    "a": "accept-contact",
+    "b": "referred-by",
+    "c": "content-type",
+    "d": "request-disposition",
+    "e": "content-encoding",
+    "f": "from",
+    "i": "call-id",
+    "j": "reject-contact",
+    "k": "supported",
+    "l": "content-length",
+    "m": "contact",
+    "o": "event",
+    "r": "refer-to",
+    "s": "subject",
+    "t": "to",
+    "u": "allow-events",
+    "v": "via",
+    "x": "session-expires",
+    "y": "identity",
+}
+"""The compact forms (IANA, SIP header fields)."""
 
 
 def lines(head: str) -> list[str]:

@@ -5,6 +5,8 @@ and then pinned (`strict-source`); an instance's media addresses are known, so n
 that rtpengine sees carries the tenant's name, so that equal Call-IDs of two tenants never meet.
 """
 
+import re
+
 from sipward.model import Side
 
 _SENDER = {
@@ -30,9 +32,16 @@ def answer(tenant: str, call_id: str, sender: Side) -> str:
 
 
 def call(tenant: str, call_id: str) -> str:
-    """The flag that names a call: blanks cannot be in it, since they end a flag."""
-    return f"call-id={tenant}/{call_id}"
+    """The flag that names a call. A blank would end the flag and begin one of the caller's choice: it is encoded."""
+    return f"call-id={tenant}/{_UNSAFE.sub(_percent, call_id)}"
 
+
+def _percent(match: re.Match[str]) -> str:
+    return "".join(f"%{byte:02x}" for byte in match[0].encode())
+
+
+_UNSAFE = re.compile(r"[^!-~]|%")
+"""All but visible ASCII, and the percent sign itself, so that no two Call-IDs become one."""
 
 _COMMON = "replace-origin replace-session-connection RTP/AVP ICE=remove rtcp-mux-demux"
 

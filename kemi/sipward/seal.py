@@ -32,8 +32,7 @@ class Sealer:
         """Seal `content`, to be opened only as the same `kind` and bound to the same context, as base64url text."""
         tag_key, stream_key = self._keys[0]
         tag = _tag(tag_key, kind, content, bound)
-        sealed = tag + _mask(stream_key, tag, content)
-        return b2a_base64(sealed, newline=False).rstrip(b"=").translate(_TO_TEXT).decode()
+        return _text(tag + _mask(stream_key, tag, content))
 
     def open(self, kind: bytes, text: str, bound: bytes = b"") -> bytes | None:
         """Open a seal; None when it is not ours, of another kind, or bound to another context."""
@@ -42,7 +41,8 @@ class Sealer:
             sealed = a2b_base64(raw + b"=" * (-len(raw) % 4), strict_mode=True)
         except (BinasciiError, UnicodeEncodeError):
             return None
-        if len(sealed) < TAG:
+        # Base64 has several texts for one value: unused bits, and the letters of its other alphabet. Ours has one.
+        if len(sealed) < TAG or _text(sealed) != text:
             return None
         tag, masked = sealed[:TAG], sealed[TAG:]
         for tag_key, stream_key in self._keys:
@@ -50,6 +50,10 @@ class Sealer:
             if _compare_digest(_tag(tag_key, kind, content, bound), tag):
                 return content
         return None
+
+
+def _text(sealed: bytes) -> str:
+    return b2a_base64(sealed, newline=False).rstrip(b"=").translate(_TO_TEXT).decode()
 
 
 def _derive(key: bytes, use: bytes) -> bytes:
@@ -63,7 +67,7 @@ def _tag(key: bytes, kind: bytes, content: bytes, bound: bytes) -> bytes:
 
 def _mask(key: bytes, tag: bytes, content: bytes) -> bytes:
     size = len(content)
-    stream = blake2b(tag, key=key).digest()
+    stream = bytearray(blake2b(tag, key=key).digest())
     for block in range(1, -(-size // _BLOCK)):
         stream += blake2b(tag + block.to_bytes(4, "big"), key=key).digest()
     return (int.from_bytes(content, "big") ^ int.from_bytes(stream[:size], "big")).to_bytes(size, "big")

@@ -22,6 +22,8 @@ PARAM = "sw"
 """The URI parameter that holds a sealed text."""
 
 _TRANSPORTS = ("udp", "tcp", "tls")
+_MALFORMED = (IndexError, ValueError)
+"""What reading raises when the content was sealed by a release that wrote it otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,12 @@ class Dialog:
         content = sealer.open(b"dialog", text, call_id.encode())
         if content is None:
             return None
-        outer, at = _unpack(content, 1)
-        inner, at = _unpack(content, at)
-        return cls(content[at:].decode(), outer, inner, bool(content[0] & 1), bool(content[0] & 2))
+        try:
+            outer, at = _unpack(content, 1)
+            inner, at = _unpack(content, at)
+            return cls(content[at:].decode(), outer, inner, bool(content[0] & 1), bool(content[0] & 2))
+        except _MALFORMED:
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +77,12 @@ class Binding:
         content = sealer.open(b"binding", text)
         if content is None:
             return None
-        flow, at = _unpack(content, 0)
-        end = at + 1 + content[at]
-        return cls(content[at + 1 : end].decode(), flow, content[end:].decode())
+        try:
+            flow, at = _unpack(content, 0)
+            tenant, contact = _split(content, at)
+            return cls(tenant, flow, contact)
+        except _MALFORMED:
+            return None
 
     def own_contact(self, user: str) -> Uri:
         """The Contact as the phone gave it."""
@@ -100,8 +108,10 @@ class Hidden:
         content = sealer.open(b"hidden", text)
         if content is None:
             return None
-        end = 1 + content[0]
-        return cls(content[1:end].decode(), content[end:].decode())
+        try:
+            return cls(*_split(content, 0))
+        except _MALFORMED:
+            return None
 
 
 def _pack(end: Endpoint) -> bytes:
@@ -114,5 +124,15 @@ def _unpack(content: bytes, at: int) -> tuple[Endpoint, int]:
     kind = content[at]
     size = 16 if kind & 0x80 else 4
     port = at + 1 + size
+    if len(content) < port + 2:
+        raise ValueError("too short")
     host = inet_ntop(AF_INET6 if kind & 0x80 else AF_INET, content[at + 1 : port])
     return Endpoint(_TRANSPORTS[kind & 0x7F], host, int.from_bytes(content[port : port + 2], "big")), port + 2
+
+
+def _split(content: bytes, at: int) -> tuple[str, str]:
+    """The tenant, whose length in bytes stands at `at`, and the text after it."""
+    end = at + 1 + content[at]
+    if end > len(content):
+        raise ValueError("too short")
+    return content[at + 1 : end].decode(), content[end:].decode()

@@ -2,8 +2,11 @@
 
 import shutil
 import signal
+import socket
 import subprocess
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,7 +31,7 @@ class RedisServer:
             [program, *where, "--save", "", "--appendonly", "no", *arguments], stdout=subprocess.DEVNULL
         )
         deadline = time.monotonic() + PATIENCE
-        while not self.call("PING").startswith(("PONG", "NOAUTH")):
+        while not self.call("PING").startswith(("PONG", "NOAUTH", "LOADING")):
             assert time.monotonic() < deadline, "redis-server does not answer"
             assert self._process.poll() is None, "redis-server has ended"
         return self
@@ -70,3 +73,43 @@ class RedisServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+class Relay:
+    """A way to the server that can forget the listening connection, as a firewall does: open, and nothing comes."""
+
+    def __init__(self, path: Path, server: Path) -> None:
+        self.url = f"unix://{path}"
+        self.is_deaf = threading.Event()
+        self._server = server
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(str(self._server))
+                listening = threading.Event()
+                threading.Thread(target=self._pump, args=(client, server, listening, True), daemon=True).start()
+                threading.Thread(target=self._pump, args=(server, client, listening, False), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, listening: threading.Event, is_command: bool) -> None:
+        with suppress(OSError), source, sink:
+            while data := source.recv(65536):
+                if is_command and b"SUBSCRIBE" in data:
+                    listening.set()
+                if not (listening.is_set() and self.is_deaf.is_set()):
+                    sink.sendall(data)

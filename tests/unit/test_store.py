@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from redis_server import RedisServer
+from redis_server import RedisServer, Relay
 
 from sipward.store import (
     Accepted,
@@ -24,6 +24,8 @@ from sipward.store import (
 from sipward.tenants import TenantRecord, parse
 
 KEY = "sipward:tenant:"
+A_SECOND = 1.8
+"""A second, and something for a busy machine."""
 
 
 def value(*domains: str) -> str:
@@ -56,9 +58,9 @@ def until(events: Iterator[Event], wanted: Callable[[Event], bool], seconds: flo
     """The next event of that kind; whatever comes before is of no interest."""
     deadline = time.monotonic() + seconds
     for event in events:
+        assert time.monotonic() < deadline, f"too late: {event}"
         if wanted(event):
             return event
-        assert time.monotonic() < deadline, f"still {event}"
     raise AssertionError("watch has ended")
 
 
@@ -173,7 +175,7 @@ def test_an_edit_of_anyone_is_told_within_milliseconds(server: RedisServer, even
     server.put("acme", "x")
     started = time.monotonic()
     assert until(events, lambda e: not is_well(e)) == Changed({"acme": b"x"})
-    assert time.monotonic() - started < 0.1
+    assert time.monotonic() - started < 0.5
 
 
 @pytest.mark.parametrize(
@@ -238,8 +240,11 @@ def test_an_acceptance_is_told_at_once_and_after_a_connect(server: RedisServer, 
     until(events, is_well)
     server.call("SET", "sipward:accept", "", "EX", "60")
     assert until(events, lambda e: not is_well(e)) == Accepted()
+    server.put("acme", "x")
+    assert until(events, lambda e: not is_well(e)) == Changed({"acme": b"x"})
+    assert is_well(next(events))
     with closing(watch(server.url)) as others:
-        assert next(others) == Everything({}, accepted=True)
+        assert next(others) == Everything({"acme": b"x"}, accepted=True)
 
 
 def test_an_edit_while_everything_is_being_read_is_not_missed(server: RedisServer, events: Generator[Event]) -> None:
@@ -269,7 +274,7 @@ def test_a_server_that_is_not_there_is_told_until_it_is(tmp_path: Path) -> None:
     with RedisServer(tmp_path) as server, closing(watch(server.url)) as events:
         assert complains(next(events))
         server.start()
-        until(events, is_everything, seconds=1)
+        until(events, is_everything, seconds=A_SECOND)
 
 
 def test_a_frozen_server_is_told_within_a_second_and_read_afresh_within_one(
@@ -277,9 +282,9 @@ def test_a_frozen_server_is_told_within_a_second_and_read_afresh_within_one(
 ) -> None:
     until(events, is_well)
     server.freeze()
-    assert until(events, complains, seconds=1.2) == Health("Redis does not answer in time")
+    assert until(events, complains, seconds=A_SECOND) == Health("Redis does not answer in time")
     server.thaw()
-    until(events, is_everything, seconds=1)
+    until(events, is_everything, seconds=A_SECOND)
     until(events, is_well)
 
 
@@ -288,9 +293,9 @@ def test_a_server_that_was_restarted_is_read_afresh_within_a_second(
 ) -> None:
     until(events, is_well)
     server.stop()
-    until(events, complains, seconds=1)
+    until(events, complains, seconds=A_SECOND)
     server.start()
-    until(events, is_everything, seconds=1)
+    until(events, is_everything, seconds=A_SECOND)
     server.put("acme", "x")
     assert until(events, lambda e: isinstance(e, Changed)) == Changed({"acme": b"x"})
 
@@ -301,18 +306,38 @@ def test_a_lost_connection_is_noticed_whichever_of_the_two_it_is(
 ) -> None:
     until(events, is_well)
     assert server.call("CLIENT", "KILL", "TYPE", kind) == "1"
-    until(events, complains, seconds=1)
-    until(events, is_everything, seconds=1)
+    until(events, complains, seconds=A_SECOND)
+    until(events, is_everything, seconds=A_SECOND)
     server.put("acme", "x")
     assert until(events, lambda e: isinstance(e, Changed)) == Changed({"acme": b"x"})
 
 
-def test_a_listener_that_hears_nothing_any_more_is_noticed(server: RedisServer, events: Generator[Event]) -> None:
-    until(events, is_well)
-    # A proxy that has forgotten the idle connection looks like this: it is open, and nothing comes.
-    server.call("CLIENT", "PAUSE", "3000", "WRITE")
-    server.call("CLIENT", "UNPAUSE")
-    until(events, is_well)
+def test_a_listener_that_hears_nothing_any_more_is_noticed(server: RedisServer, tmp_path: Path) -> None:
+    with Relay(tmp_path / "relay.sock", server.socket) as relay, closing(watch(relay.url)) as events:
+        until(events, is_well)
+        until(events, is_well)
+        relay.is_deaf.set()
+        assert until(events, complains, seconds=A_SECOND) == Health(
+            "the connection that hears of edits does not answer"
+        )
+        relay.is_deaf.clear()
+        until(events, is_everything, seconds=A_SECOND)
+
+
+def test_a_server_that_is_loading_is_told_until_it_has_loaded(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+        server.start()
+        server.call("EVAL", f"for i = 1, 1500 do redis.call('SET', '{KEY}' .. i, i) end", "0")
+        server.call("SAVE")
+        server.stop()
+        server.start("--key-load-delay", "500", "--loading-process-events-interval-bytes", "1024")
+        with closing(watch(server.url)) as events:
+            event = until(events, complains)
+            assert isinstance(event, Health)
+            assert "loading" in event.complaint
+            found = until(events, is_everything)
+            assert isinstance(found, Everything)
+            assert len(found.values) == 1500
 
 
 def test_a_full_memory_is_told_and_edits_that_still_work_are_followed(
@@ -331,12 +356,11 @@ def test_a_full_memory_is_told_and_edits_that_still_work_are_followed(
     until(events, is_well)
 
 
-def test_a_read_only_replica_is_told_and_followed(server: RedisServer, tmp_path: Path) -> None:
-    with RedisServer(tmp_path, "master") as master, closing(watch(server.url)) as events:
-        master.start("--port", "0", "--protected-mode", "no")
-        server.put("acme", "x")
-        until(events, is_well)
-        server.call("REPLICAOF", "127.0.0.1", "1")
+def test_a_read_only_replica_is_told_and_read(server: RedisServer) -> None:
+    server.put("acme", "x")
+    server.call("REPLICAOF", "127.0.0.1", "1")
+    with closing(watch(server.url)) as events:
+        assert next(events) == Everything({"acme": b"x"}, accepted=False)
         event = until(events, complains)
         assert isinstance(event, Health)
         assert "read only" in event.complaint
@@ -351,7 +375,7 @@ def test_a_wrong_password_is_told_until_it_is_right(tmp_path: Path) -> None:
         assert complains(event)
         assert "s3cr3t" not in str(event)
         server.call("-a", "other", "CONFIG", "SET", "requirepass", "s3cr3t")
-        until(events, is_everything, seconds=1)
+        until(events, is_everything, seconds=A_SECOND)
 
 
 def test_probing_for_writes_writes_nothing(server: RedisServer, events: Generator[Event]) -> None:

@@ -1,6 +1,8 @@
 """A tenant's value: what a hand may write, and what each mistake is told."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -120,6 +122,16 @@ def test_a_name_may_not_be(name: str, rules: Rules) -> None:
 )
 def test_what_is_no_such_json_is_refused(raw: bytes | str, told: str, rules: Rules) -> None:
     assert told in refusal(raw, rules)
+
+
+def test_nesting_that_is_too_deep_for_a_small_stack_is_refused(rules: Rules) -> None:
+    before = threading.stack_size(256 * 1024)
+    try:
+        with ThreadPoolExecutor(1) as small:
+            told = small.submit(refusal, '{"a":' * 10000, rules).result()
+    finally:
+        threading.stack_size(before)
+    assert told == "value: not JSON: nested too deeply"
 
 
 def test_the_largest_value_allowed_is_read(rules: Rules) -> None:

@@ -1,0 +1,275 @@
+"""A stand-in for `sipward.kamailio`: holds one message and its transaction, and records the verbs used on it."""
+
+import re
+from collections.abc import Callable
+from types import ModuleType
+from typing import cast
+
+from sipward.edge import Edge
+from sipward.live import encode
+from sipward.model import Endpoint, Instance, Side, Socket, Tenant
+from sipward.routing import Request
+from sipward.uri import Uri, parse, split_list
+
+PUBLIC = Socket(Side.OUTSIDE, Endpoint("udp", "203.0.113.10", 5060), "203.0.113.10")
+PUBLIC_TCP = Socket(Side.OUTSIDE, Endpoint("tcp", "203.0.113.10", 5060), "203.0.113.10")
+INNER = Socket(Side.SERVICE, Endpoint("udp", "10.5.4.1", 5060), "10.5.4.1")
+INNER_TCP = Socket(Side.SERVICE, Endpoint("tcp", "10.5.4.1", 5060), "10.5.4.1")
+PUBLIC6 = Socket(Side.OUTSIDE, Endpoint("udp", "2001:db8::10", 5060), "2001:db8::10")
+SOCKETS = (PUBLIC, PUBLIC_TCP, INNER, INNER_TCP, PUBLIC6)
+KEY = b"k" * 32
+
+PHONE = Endpoint("udp", "198.51.100.7", 40123)
+LAN_PHONE = Endpoint("udp", "192.168.1.20", 5060)
+PBX = Endpoint("udp", "10.5.4.11", 5080)
+PBX2 = Endpoint("udp", "10.5.4.12", 5080)
+RIVAL = Endpoint("udp", "10.5.4.21", 5080)
+
+ACME = Tenant("acme", (Instance(PBX),), domain="acme.example")
+GLOBEX = Tenant("globex", (Instance(RIVAL),), domain="globex.example")
+
+
+def edge(**changes: object) -> Edge:
+    """A node with a public and a service address; `changes` replace arguments of `Edge`."""
+    arguments: dict[str, object] = {
+        "sockets": SOCKETS,
+        "service_networks": ["10.5.4.0/24", "fd00:5:4::/64"],
+        "local_networks": ["192.168.0.0/16"],
+        "names": ["edge.example"],
+        "keys": [KEY],
+        "instance_timeout": 2000,
+    }
+    return cast("Callable[..., Edge]", Edge)(**(arguments | changes))
+
+
+def table(*tenants: Tenant) -> dict[str, str]:
+    """The live table: each tenant by its domain and by its key."""
+    return {key: encode(tenant) for tenant in tenants for key in (tenant.domain, f"@{tenant.name}")}
+
+
+class Recorder:
+    """One worker's Kamailio with one message in it. What a test wants to go wrong is an attribute to set."""
+
+    def __init__(self, text: str, source: Endpoint = PHONE, on: Socket = PUBLIC) -> None:
+        self.verbs: list[tuple[object, ...]] = []
+        self.avps: dict[str, str] = {}
+        self.table = table(ACME, GLOBEX)
+        self.counted: list[str] = []
+        self.logged: list[str] = []
+        self.sane = True
+        self.loaded = True
+        self.absorbed = -1
+        self.prechecked = False
+        self.known_transaction = True
+        self.sendable = True
+        self.media_works = True
+        self.cancelled = False
+        self.failed: tuple[int, bool] = (408, True)
+        self.arrives(text, source, on)
+
+    @property
+    def module(self) -> ModuleType:
+        """The recorder as what `Flow` and `Concealment` want."""
+        return cast("ModuleType", self)
+
+    def arrives(self, text: str, source: Endpoint, on: Socket) -> None:
+        """Let another message of the same transaction arrive."""
+        head, _, self.body = text.replace("\r\n", "\n").partition("\n\n")
+        self.start, *lines = re.split(r"\n(?![ \t])", head)
+        self.fields = [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+        self.from_, self.on = source, on
+        self.new_uri: str | None = None
+
+    def did(self, verb: str) -> list[tuple[object, ...]]:
+        """The arguments of each use of a verb."""
+        return [arguments for name, *rest in self.verbs if name == verb for arguments in [tuple(rest)]]
+
+    @property
+    def relayed(self) -> bool:
+        """Whether the message was sent on."""
+        return bool(self.did("relay"))
+
+    # --- facts -------------------------------------------------------------------------------------------------
+
+    def method(self) -> str:
+        if self.start.startswith("SIP/2.0"):
+            return self.header("CSeq").split()[1]
+        return self.start.split(" ")[0]
+
+    def call_id(self) -> str:
+        return self.header("Call-ID")
+
+    def source(self) -> Endpoint:
+        return self.from_
+
+    def received_on(self) -> Endpoint:
+        return self.on.local
+
+    def request(self, side: Side, sender: Endpoint, own_route: Uri | None, inner_call_id: str) -> Request | None:
+        uri = parse(self.start.split(" ")[1])
+        if uri is None:
+            return None
+        caller, callee = (parse(self.header(name).partition("<")[2].partition(">")[0]) for name in ("From", "To"))
+        return Request(self.method(), side, sender, inner_call_id, uri, caller, callee, 0, own_route, self.has_sdp())
+
+    def routes(self) -> list[str]:
+        return [value for text in self.headers("Route") for value in split_list(text)]
+
+    def record_routes(self) -> list[str]:
+        return [value for text in self.headers("Record-Route") for value in split_list(text)]
+
+    def contacts(self) -> list[str]:
+        return self.headers("Contact")
+
+    def own_uri(self, value: str, edge: Edge) -> Uri | None:
+        uri = parse(value.partition("<")[2].partition(">")[0] or value)
+        return uri if uri and edge.is_self(uri.host) else None
+
+    def buffer(self) -> str:
+        head = "\r\n".join([self.start, *(f"{name}: {value}" for name, value in self.fields)])
+        return f"{head}\r\n\r\n{self.body}"
+
+    def has_to_tag(self) -> bool:
+        return ";tag=" in self.header("To")
+
+    def has_sdp(self) -> bool:
+        return self.header("Content-Type") == "application/sdp"
+
+    def status(self) -> int:
+        return int(self.start.split(" ")[1])
+
+    def is_sane(self) -> bool:
+        return self.sane
+
+    def forwards_left(self) -> bool:
+        return self.header("Max-Forwards") != "0"
+
+    def is_cancelled(self) -> bool:
+        return self.cancelled
+
+    def failure(self) -> tuple[int, bool]:
+        return self.failed
+
+    # --- changes -----------------------------------------------------------------------------------------------
+
+    def set_uri(self, uri: Uri) -> None:
+        self.new_uri = str(uri)
+
+    def set_routes(self, values: list[str]) -> None:
+        self._set("Route", [", ".join(values)] if values else [])
+
+    def set_call_id(self, value: str) -> None:
+        self._set("Call-ID", [value])
+
+    def set_record_routes(self, values: list[str]) -> None:
+        self._set("Record-Route", [", ".join(values)])
+
+    def set_contacts(self, values: list[str]) -> None:
+        self._set("Contact", [", ".join(values)] if values else [])
+
+    def replace_header(self, name: str, values: list[str]) -> None:
+        self._set(name, values)
+
+    def record_route(self, hostport: str, params: str) -> None:
+        self.fields.insert(0, ("Record-Route", f"<sip:{hostport}{params};lr>"))
+
+    def set_buffer(self, text: str) -> None:
+        self.verbs.append(("set_buffer", text))
+        self.arrives(text, self.from_, self.on)
+
+    def restore_vias(self, values: list[str]) -> None:
+        self._set("Via", [self.header("Via"), *values])
+
+    def set_body(self, text: str) -> None:
+        self.body = text
+
+    def remove_body(self) -> None:
+        self.body = ""
+
+    def pretend_source(self, socket: Socket, shown: str) -> None:
+        self.verbs.append(("pretend_source", shown))
+
+    def aim(self, target: Endpoint, socket: Socket) -> None:
+        self.verbs.append(("aim", target, socket))
+
+    def answer_to_source(self) -> None:
+        self.verbs.append(("answer_to_source",))
+
+    def only_over_open_connection(self) -> None:
+        self.verbs.append(("only_over_open_connection",))
+
+    # --- transactions, media, shared memory --------------------------------------------------------------------
+
+    def is_known_transaction(self) -> bool:
+        return self.known_transaction
+
+    def precheck_transaction(self) -> bool:
+        return self.prechecked
+
+    def absorb(self) -> int:
+        self.verbs.append(("absorb",))
+        return self.absorbed
+
+    def new_transaction(self) -> bool:
+        self.verbs.append(("new_transaction",))
+        return True
+
+    def relay(self, timeout: int = 0) -> bool:
+        self.verbs.append(("relay", timeout))
+        return self.sendable
+
+    def watch(self, replies: bool, failures: bool) -> None:
+        self.verbs.append(("watch", replies, failures))
+
+    def answer(self, code: int, reason: str, headers: str = "") -> None:
+        self.verbs.append(("answer", code, headers))
+
+    def answer_failure(self, code: int, reason: str, headers: str = "") -> None:
+        self.verbs.append(("answer_failure", code, headers))
+
+    def remember(self, name: str, value: str) -> None:
+        self.avps[name] = value
+
+    def recall(self, name: str) -> str:
+        return self.avps.get(name, "")
+
+    def media_offer(self, flags: str) -> bool:
+        self.verbs.append(("media_offer", flags))
+        return self.media_works
+
+    def media_answer(self, flags: str) -> bool:
+        self.verbs.append(("media_answer", flags))
+        return self.media_works
+
+    def media_delete(self, flags: str) -> bool:
+        self.verbs.append(("media_delete", flags))
+        return self.media_works
+
+    def look_up(self, key: str) -> str | None:
+        return self.table.get(key)
+
+    def has_routes(self) -> bool:
+        return self.loaded
+
+    def count(self, why: str) -> None:
+        self.counted.append(why)
+
+    def log(self, text: str) -> None:
+        self.logged.append(text)
+
+    def log_error(self, text: str) -> None:
+        self.logged.append(text)
+
+    # --- the message's header fields ---------------------------------------------------------------------------
+
+    def headers(self, name: str) -> list[str]:
+        """The values of all header fields of a name."""
+        return [value for field, value in self.fields if field.lower() == name.lower()]
+
+    def header(self, name: str) -> str:
+        """The first value of a header, "" when there is none."""
+        return next(iter(self.headers(name)), "")
+
+    def _set(self, name: str, values: list[str]) -> None:
+        self.fields = [(field, value) for field, value in self.fields if field.lower() != name.lower()]
+        self.fields += [(name, value) for value in values]

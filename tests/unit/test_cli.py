@@ -1,0 +1,309 @@
+"""The commands: what they say, what they write, and how they end."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from redis_server import RedisServer
+from typer.testing import CliRunner, Result
+
+import sipward
+from sipward import snapshot
+from sipward.cli import app
+from sipward.snapshot import Row, Snapshot
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+INSTANCE = "sip:10.5.4.1:5080"
+ACME = ("route", "add", "acme", "--domain", "ACME.example.org", "--instance", INSTANCE)
+
+
+class Shell:
+    """Runs commands with a configuration, in this process."""
+
+    def __init__(self, config: Path) -> None:
+        self.config = config
+
+    def run(self, *words: str) -> Result:
+        return CliRunner().invoke(app, [*words, "--config", str(self.config)])
+
+    def ok(self, *words: str) -> str:
+        result = self.run(*words)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    def fails(self, code: int, *words: str) -> str:
+        """The one line said on standard error."""
+        result = self.run(*words)
+        assert result.exit_code == code, result.output
+        assert result.stdout == ""
+        (line,) = result.stderr.splitlines()
+        return line
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    config = tmp_path / "sipward.toml"
+    config.write_text(
+        f'fqdn = "sip.example.org"\nstate_dir = "{tmp_path}"\n'
+        '[network]\naddress = "203.0.113.5"\nservice_address = "10.5.4.1"\nservice_networks = "10.5.4.0/24"\n'
+        f'[redis]\nurl = "unix://{tmp_path}/redis.sock"\n'
+    )
+    return Shell(config)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path) as server:
+        yield server.start()
+
+
+# Routes
+
+
+def test_a_tenant_is_added_shown_listed_and_removed(server: RedisServer, shell: Shell) -> None:
+    assert shell.ok(*ACME) == f"tenant acme: acme.example.org -> {INSTANCE}\n"
+    assert json.loads(shell.ok("route", "show", "acme"))["domains"] == ["acme.example.org"]
+    assert "acme.example.org" in shell.ok("route", "list")
+    (listed,) = json.loads(shell.ok("route", "list", "--json"))
+    assert listed["name"] == "acme"
+    assert listed["instances"][0]["uri"] == INSTANCE
+    assert shell.ok("route", "rm", "acme") == "tenant acme removed\n"
+    assert json.loads(shell.ok("route", "list", "--json")) == []
+
+
+def test_fields_of_an_instance_are_written_after_its_uri(server: RedisServer, shell: Shell) -> None:
+    second = "sip:10.5.4.7;transport=tcp,weight=2,priority=3,description=the second,drain=true"
+    shell.ok(*ACME, "--instance", second, "--domain", "b.example.org", "--redirect", "refuse")
+    assert json.loads(server.call("GET", "sipward:tenant:acme")) == {
+        "domains": ["acme.example.org", "b.example.org"],
+        "instances": [
+            {"uri": INSTANCE, "weight": 1, "priority": 1, "description": "", "drain": False},
+            {
+                "uri": "sip:10.5.4.7;transport=tcp",
+                "weight": 2,
+                "priority": 3,
+                "description": "the second",
+                "drain": True,
+            },
+        ],
+        "redirect": "refuse",
+    }
+
+
+def test_a_tenant_that_exists_is_overwritten_only_when_asked(server: RedisServer, shell: Shell) -> None:
+    shell.ok(*ACME)
+    assert "--replace overwrites it" in shell.fails(2, *ACME)
+    other = [word.replace("5080", "5090") for word in ACME]
+    shell.ok(*other, "--replace")
+    assert "5090" in server.call("GET", "sipward:tenant:acme")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["route", "add", "A b", *ACME[3:]], 'name = "A b": must be'),
+        ([*ACME[:3], "--domain", "a:5060", "--instance", INSTANCE], "must be a host name or an IP address"),
+        ([*ACME[:5], "--instance", "sip:pbx.org"], "instances[0].uri = "),
+        ([*ACME[:5], "--instance", "sip:10.9.9.9"], "must be inside network.service_networks (10.5.4.0/24)"),
+        ([*ACME[:5], "--instance", "sip:10.5.4.1"], "is the node's own SIP port"),
+        ([*ACME[:5], "--instance", "sip:127.0.0.1:5080"], "service_networks"),
+        ([*ACME, "--instance", INSTANCE], "is there twice"),
+        ([*ACME[:5], "--instance", f"{INSTANCE},weight=0"], "instances[0].weight = 0: must be 1 to 1000"),
+        ([*ACME[:5], "--instance", f"{INSTANCE},weight=two"], 'instances[0].weight = "two"'),
+        ([*ACME[:5], "--instance", f"{INSTANCE},weight"], "must be URI[,weight=N]"),
+        ([*ACME[:5], "--instance", f"{INSTANCE},uri=x"], "must be URI[,weight=N]"),
+        ([*ACME[:5], "--instance", f"{INSTANCE},colour=red"], "instances[0].colour: unknown"),
+        ([*ACME, "--redirect", "follow"], 'redirect = "follow"'),
+        (["route", "show", "A"], 'name = "A"'),
+        (["route", "rm", "A"], 'name = "A"'),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    server: RedisServer, shell: Shell, words: list[str], told: str
+) -> None:
+    assert told in shell.fails(2, *words)
+    assert server.call("DBSIZE") == "0"
+
+
+def test_a_domain_of_another_tenant_is_refused(server: RedisServer, shell: Shell) -> None:
+    shell.ok(*ACME)
+    line = shell.fails(2, "route", "add", "bulk", *ACME[3:])
+    assert line == "domain acme.example.org belongs to tenant acme"
+
+
+@pytest.mark.parametrize("words", [("route", "show", "none"), ("route", "rm", "none")])
+def test_a_tenant_there_is_not_is_told(server: RedisServer, shell: Shell, words: tuple[str, ...]) -> None:
+    assert shell.fails(1, *words) == "there is no tenant none"
+
+
+@pytest.mark.parametrize(
+    "words", [ACME, ("route", "show", "a"), ("route", "list"), ("route", "rm", "a"), ("route", "accept")]
+)
+def test_a_redis_out_of_reach_is_one_line(shell: Shell, words: tuple[str, ...]) -> None:
+    assert shell.fails(1, *words).startswith("Redis cannot be used: ")
+
+
+def test_a_bad_value_written_by_hand_is_shown_with_its_reason(server: RedisServer, shell: Shell) -> None:
+    server.put("bad", "{\x1b")
+    server.call("HSET", "sipward:tenant:hash", "a", "b")
+    result = shell.run("route", "show", "bad")
+    assert result.exit_code == 1
+    assert "this value is not used: value: not JSON" in result.stderr
+    assert "holds a hash" in shell.fails(1, "route", "show", "hash")
+    listed = {entry["name"]: entry["error"] for entry in json.loads(shell.ok("route", "list", "--json"))}
+    assert listed.keys() == {"bad", "hash"}
+    assert "not used" in shell.ok("route", "list")
+
+
+def test_a_value_may_say_nothing_to_the_terminal(server: RedisServer, shell: Shell) -> None:
+    server.put("[red]a", json.dumps({"\x1b[31m": 1}))
+    server.put("acme", json.dumps({"domains": ["a.org"], "instances": [], "\x1b[2J": 1}))
+    assert "\x1b" not in shell.run("route", "list").output
+    assert shell.ok("route", "list").count("[red]a") == 2
+
+
+def test_accepting_leaves_word_for_the_nodes(server: RedisServer, shell: Shell) -> None:
+    assert "sipward status" in shell.ok("route", "accept")
+    assert server.call("EXISTS", "sipward:accept") == "1"
+
+
+def test_restoring_writes_back_what_is_missing(server: RedisServer, shell: Shell, tmp_path: Path) -> None:
+    rows = {name: Row(f"old {name}", (), "") for name in ("acme", "bulk")}
+    snapshot.save(tmp_path / "routes.json", Snapshot("", rows))
+    server.put("acme", "new acme")
+    assert shell.ok("route", "restore") == "1 of 2 tenants were missing in Redis and are written back\n"
+    assert server.call("MGET", "sipward:tenant:acme", "sipward:tenant:bulk") == "new acme\nold bulk"
+
+
+@pytest.mark.parametrize(("content", "told"), [(None, "there is no last good table"), ("{", "cannot be used")])
+def test_restoring_from_nothing_is_told(shell: Shell, tmp_path: Path, content: str | None, told: str) -> None:
+    if content:
+        (tmp_path / "routes.json").write_text(content)
+    assert told in shell.fails(1, "route", "restore")
+
+
+# The node
+
+
+@pytest.mark.parametrize("words", [("up",), ("status",), ("route", "list"), ACME, ("route", "restore")])
+def test_a_bad_configuration_is_one_line_and_exit_2(shell: Shell, words: tuple[str, ...]) -> None:
+    shell.config.write_text(shell.config.read_text().replace("[redis]", "[reddish]"))
+    assert "reddish" in shell.fails(2, *words)
+
+
+def test_an_interface_that_is_not_there_is_one_line_and_exit_2(server: RedisServer, shell: Shell) -> None:
+    shell.config.write_text(shell.config.read_text().replace('address = "203.0.113.5"', 'interface = "no-such"', 1))
+    assert "no such interface" in shell.fails(2, *ACME)
+    assert shell.ok("route", "list")
+
+
+def test_a_configuration_that_is_not_there_is_one_line_and_exit_2(shell: Shell) -> None:
+    shell.config.unlink()
+    assert "cannot be read" in shell.fails(2, "status")
+
+
+@pytest.fixture
+def node(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A node as the commands see it, without its processes."""
+    found = SimpleNamespace(run=lambda settings: 0, status=lambda settings: {})
+    monkeypatch.setattr(sipward, "node", found, raising=False)
+    monkeypatch.setitem(sys.modules, "sipward.node", found)
+    return found
+
+
+STATUS: dict[str, Any] = {
+    "ready": True,
+    "components": {
+        "redis": {"state": "degraded", "detail": "takes no writes"},
+        "routes": {
+            "state": "ok",
+            "detail": "",
+            "tenants": 7,
+            "domains": 9,
+            "rejected_total": 3,
+            "rejected": {"sipward:tenant:[b]x": "value: not JSON"},
+        },
+    },
+}
+
+
+@pytest.mark.parametrize(("ready", "code"), [(True, 0), (False, 1)])
+def test_status_ends_with_0_only_when_calls_can_be_routed(
+    shell: Shell, node: SimpleNamespace, ready: bool, code: int
+) -> None:
+    node.status = lambda settings: {**STATUS, "ready": ready}
+    result = shell.run("status", "--json")
+    assert result.exit_code == code
+    assert json.loads(result.stdout) == {**STATUS, "ready": ready}
+    assert shell.run("status").exit_code == code
+
+
+def test_status_names_each_component_and_each_value_not_used(shell: Shell, node: SimpleNamespace) -> None:
+    node.status = lambda settings: STATUS
+    lines = shell.ok("status").splitlines()
+    assert lines[0] == "ready"
+    assert [line.split() for line in lines[1:]] == [
+        ["redis", "degraded", "takes", "no", "writes"],
+        ["routes", "ok", "7", "tenants,", "9", "domains"],
+        ["not", "used:", "sipward:tenant:[b]x:", "value:", "not", "JSON"],
+        ["not", "used:", "2", "more;", "`sipward", "route", "list`", "shows", "all"],
+    ]
+
+
+def test_status_that_is_not_ready_says_so(shell: Shell, node: SimpleNamespace) -> None:
+    node.status = lambda settings: {**STATUS, "ready": False}
+    assert shell.run("status").stdout.startswith("NOT ready")
+
+
+@pytest.mark.parametrize("code", [0, 1, 3])
+def test_up_ends_as_the_node_ends(shell: Shell, node: SimpleNamespace, code: int) -> None:
+    seen: list[str] = []
+    node.run = lambda settings: seen.append(settings.fqdn) or code
+    assert shell.run("up").exit_code == code
+    assert seen == ["sip.example.org"]
+
+
+# The program itself
+
+
+def program(*words: str, module: str = "sipward", directory: Path = CHECKOUT) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "kemi"), "COLUMNS": "100"}
+    command = [sys.executable, "-m", module, *words]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=directory, check=False)
+
+
+@pytest.mark.parametrize("words", [(), ("--help",), ("route", "--help"), ("route", "add", "--help"), ("up", "--help")])
+def test_help_is_there_without_a_configuration(words: tuple[str, ...]) -> None:
+    done = program(*words)
+    assert "Usage: sipward" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_help_names_every_command() -> None:
+    text = program("--help").stdout + program("route", "--help").stdout
+    commands = ["up", "status", "demo", "test", "route", "add", "show", "list", "rm", "accept", "restore"]
+    assert [command for command in commands if f" {command} " not in text] == []
+
+
+def test_a_command_there_is_not_is_exit_2() -> None:
+    assert program("go").returncode == 2
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--collect-only", "-q", "-k", "fold or key", "--", "tests/unit/test_live.py"]]
+)
+def test_arguments_of_test_go_to_pytest_untouched_from_the_checkout(words: list[str], tmp_path: Path) -> None:
+    ours = program("test", "-p", "no:cacheprovider", *words, directory=tmp_path)
+    theirs = program("-p", "no:cacheprovider", *words, module="pytest")
+    assert ours.returncode == theirs.returncode == 0
+    assert ours.stdout.splitlines()[:-1] == theirs.stdout.splitlines()[:-1]
+
+
+def test_test_ends_as_pytest_ends(tmp_path: Path) -> None:
+    assert program("test", "--no-such-option", directory=tmp_path).returncode == 4

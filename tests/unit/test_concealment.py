@@ -1,0 +1,311 @@
+"""Topology hiding: nothing inner leaves, and what must come back comes back."""
+
+import re
+
+import pytest
+
+from sipward.concealment import Concealment
+from sipward.model import Endpoint, Side, Socket
+from sipward.seal import Sealer
+from sipward.tokens import Binding, Dialog, Hidden
+from sipward.uri import parse, split_list
+from unit.recorder import INNER, INNER_TCP, KEY, PBX, PHONE, PUBLIC, PUBLIC_TCP, Recorder, edge
+
+SEALER = Sealer([KEY])
+DIALOG = Dialog("acme", PHONE, PBX)
+INVITE = """INVITE sip:100@10.5.4.1:5060;sw=x SIP/2.0
+Via: SIP/2.0/UDP 10.5.4.11:5080;branch=z9hG4bK-1;rport
+v: SIP/2.0/TCP 10.5.4.12;branch=z9hG4bK-2
+From: "7" <sip:7@10.5.4.11>;tag=a
+To: <sip:100@10.5.4.1:5060;sw=abc-_1>
+Call-ID: 1@10.5.4.11
+CSeq: 1 INVITE
+m: "Pbx, main" <sip:7@10.5.4.11:5080;transport=udp>;expires=5
+P-Asserted-Identity: "7"
+ <sip:7@10.5.4.11>
+Content-Length: 9
+
+c=IN IP4 """
+
+
+def concealed(sip: Recorder) -> Concealment:
+    domains = {"acme": "acme.example"}
+    return Concealment(sip.module, edge(), SEALER, lambda name: domains.get(name, "invalid"))
+
+
+def request(sip: Recorder, to: Side = Side.OUTSIDE, keep: bool = True, call_id: str = "sw-1") -> str:
+    concealed(sip).request(to, "acme", PUBLIC, call_id, keep)
+    return sip.buffer()
+
+
+def token(text: str) -> str:
+    found = re.search(r";sw=([\w-]+)", text)
+    assert found
+    return found[1]
+
+
+# --- requests of an instance -----------------------------------------------------------------------------------------
+
+
+def test_no_header_of_an_instances_request_shows_the_inside() -> None:
+    head = request(Recorder(INVITE, PBX, INNER)).partition("\r\n\r\n")[0]
+    assert "10.5.4." not in head.partition("\r\n")[2]
+
+
+def test_the_start_line_and_the_body_are_left_to_others() -> None:
+    text = request(Recorder(INVITE, PBX, INNER))
+    assert text.startswith("INVITE sip:100@10.5.4.1:5060;sw=x SIP/2.0\r\n")
+    assert text.endswith("\r\n\r\nc=IN IP4 ")
+
+
+def test_an_instances_vias_become_one_of_ours_with_its_branch() -> None:
+    sip = Recorder(INVITE, PBX, INNER)
+    request(sip)
+    assert sip.headers("Via") == ["SIP/2.0/UDP 203.0.113.10:5060;branch=z9hG4bK-1"]
+    assert sip.fields[0][0] == "Via"
+
+
+def test_an_instances_vias_are_kept_for_the_reply_and_given_back() -> None:
+    sip = Recorder(INVITE, PBX, INNER)
+    kept = sip.headers("Via") + sip.headers("v")
+    request(sip)
+    sip.arrives("SIP/2.0 200 OK\nVia: ours\nVia: shown\nCSeq: 1 INVITE\n\n", PHONE, PUBLIC)
+    concealed(sip).restore_vias()
+    assert sip.headers("Via") == ["ours", *kept]
+
+
+def test_a_reply_without_kept_vias_keeps_its_own() -> None:
+    sip = Recorder("SIP/2.0 200 OK\nVia: ours\nVia: phone\nCSeq: 1 INVITE\n\n")
+    concealed(sip).restore_vias()
+    assert sip.headers("Via") == ["ours", "phone"]
+
+
+def test_the_transaction_is_made_of_the_request_as_it_came() -> None:
+    sip = Recorder(INVITE, PBX, INNER)
+    request(sip)
+    assert [verb for verb, *_ in sip.verbs] == ["new_transaction", "set_buffer", "pretend_source"]
+    assert sip.did("pretend_source") == [("203.0.113.10:5060",)]
+
+
+def test_an_ack_has_no_transaction() -> None:
+    sip = Recorder(INVITE, PBX, INNER)
+    request(sip, keep=False)
+    assert not sip.did("new_transaction")
+    assert not sip.avps
+
+
+def test_the_instances_contact_is_hidden_with_everything_around_it_kept() -> None:
+    sip = Recorder(INVITE, PBX, INNER)
+    request(sip)
+    [contact] = sip.headers("Contact")
+    assert contact == f'"Pbx, main" <sip:7@203.0.113.10:5060;sw={token(contact)}>;expires=5'
+    assert Hidden.open(SEALER, token(contact)) == Hidden("acme", "10.5.4.11:5080;transport=udp")
+
+
+def test_a_contact_over_tcp_says_so() -> None:
+    sip = Recorder(INVITE, PBX, INNER)
+    concealed(sip).request(Side.OUTSIDE, "acme", PUBLIC_TCP, "1", True)
+    assert "@203.0.113.10:5060;transport=tcp;sw=" in sip.header("Contact")
+    assert sip.header("Via").startswith("SIP/2.0/TCP 203.0.113.10:5060;")
+
+
+def test_the_call_id_is_the_one_asked_for() -> None:
+    sip = Recorder(INVITE, PBX, INNER)
+    request(sip, call_id="sw-renamed")
+    assert sip.headers("Call-ID") == ["sw-renamed"]
+
+
+def test_a_sealed_text_of_the_inside_is_taken_from_the_to_header() -> None:
+    sip = Recorder(INVITE, PBX, INNER)
+    request(sip)
+    assert sip.header("To") == "<sip:100@acme.example>"
+
+
+def test_a_folded_field_is_swept_as_well() -> None:
+    sip = Recorder(INVITE, PBX, INNER)
+    request(sip)
+    assert sip.header("P-Asserted-Identity") == '"7" <sip:7@acme.example>'
+
+
+@pytest.mark.parametrize(
+    ("line", "swept"),
+    [
+        ("Referred-By: <sip:7@10.5.4.11:5080>", "<sip:7@acme.example>"),
+        ("Warning: 399 10.5.4.11 x", "399 acme.example x"),
+        ("X: 198.51.100.7 10.5.4.11,10.5.4.12", "198.51.100.7 acme.example,acme.example"),
+        ("X: [fd00:5:4::11]:5060", "acme.example"),
+        ("X: 110.5.4.11", "110.5.4.11"),
+        ("X: swim", "swim"),
+        ("X: zoë", "zoë"),
+        ("Content-Length: 10", "10"),
+    ],
+)
+def test_an_inner_address_in_any_field_becomes_the_tenants_domain(line: str, swept: str) -> None:
+    sip = Recorder(INVITE.replace("CSeq: 1 INVITE", f"CSeq: 1 INVITE\n{line}"), PBX, INNER)
+    request(sip)
+    assert swept in sip.headers(line.partition(":")[0])
+
+
+def test_a_tenant_that_is_gone_has_no_domain_to_show() -> None:
+    sip = Recorder(INVITE, PBX, INNER)
+    concealed(sip).request(Side.OUTSIDE, "gone", PUBLIC, "1", True)
+    assert "<sip:7@invalid>" in sip.header("From")
+
+
+def test_the_local_side_sees_our_own_address_and_not_the_public_one() -> None:
+    socket = Socket(Side.OUTSIDE, Endpoint("udp", "192.168.1.1", 5060), "198.18.0.1")
+    sip = Recorder(INVITE, PBX, INNER)
+    concealed(sip).request(Side.LOCAL, "acme", socket, "1", True)
+    assert "@192.168.1.1:5060;" in sip.header("Contact")
+    assert "198.18.0.1" not in sip.buffer()
+
+
+# --- Call-ID ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call_id", ["1@10.5.4.11", "", "zoë@[fd00:5:4::11]", "sw-x@10.5.4.11"])
+def test_a_renamed_call_id_comes_back_and_is_always_the_same(call_id: str) -> None:
+    hiding = concealed(Recorder(INVITE))
+    shown = hiding.outer_call_id(call_id)
+    assert shown == concealed(Recorder(INVITE)).outer_call_id(call_id)
+    assert "10.5" not in shown
+    assert hiding.inner_call_id(shown) == call_id
+
+
+@pytest.mark.parametrize("call_id", ["1@198.51.100.7", "", "sw-", "sw-forged", "sw-é", "SW-1"])
+def test_any_other_call_id_is_the_same_on_both_sides(call_id: str) -> None:
+    assert concealed(Recorder(INVITE)).inner_call_id(call_id) == call_id
+
+
+# --- registrations ---------------------------------------------------------------------------------------------------
+
+REGISTER = """REGISTER sip:acme.example SIP/2.0
+Via: SIP/2.0/UDP 192.168.1.20;branch=z9hG4bK-1
+Contact: {}
+CSeq: 1 REGISTER
+
+"""
+
+
+def registered(contact: str, socket: Socket = INNER) -> list[str]:
+    sip = Recorder(REGISTER.format(contact))
+    concealed(sip).register(DIALOG, socket)
+    return list(split_list(sip.header("Contact")))
+
+
+@pytest.mark.parametrize(
+    ("contact", "own", "around"),
+    [
+        ("<sip:100@192.168.1.20:5062>;expires=60", "sip:192.168.1.20:5062", ("<sip:100@", ">;expires=60")),
+        ("sip:100@192.168.1.20;expires=60", "sip:192.168.1.20", ("<sip:100@", ">;expires=60")),
+        ('"A, B" <sip:100@h;transport=tcp>;q=1', "sip:h;transport=tcp", ('"A, B" <sip:100@', ">;q=1")),
+        ("<sips:[2001:db8::7]:5061>", "sips:[2001:db8::7]:5061", ("<sip:", ">")),
+        ("<sip:zoë@höst>", "sip:höst", ("<sip:zoë@", ">")),
+        ("<sip:100@h;sw=forged>", "sip:h;sw=forged", ("<sip:100@", ">")),
+    ],
+)
+def test_the_registrar_sees_the_contact_at_our_address(contact: str, own: str, around: tuple[str, str]) -> None:
+    [shown] = registered(contact)
+    assert shown == f"{around[0]}10.5.4.1:5060;sw={token(shown)}{around[1]}"
+    assert Binding.open(SEALER, token(shown)) == Binding("acme", PHONE, own)
+
+
+def test_a_registration_over_tcp_asks_for_tcp() -> None:
+    [shown] = registered("<sip:100@h>", INNER_TCP)
+    assert "@10.5.4.1:5060;transport=tcp;sw=" in shown
+
+
+def test_several_contacts_are_each_bound_and_the_star_stays() -> None:
+    shown = registered("<sip:1@a>, <tel:+39>, <sip:2@b>;q=0.1")
+    found = [Binding.open(SEALER, token(value)) for value in shown]
+    assert [binding and binding.contact for binding in found] == ["sip:a", "sip:b"]
+    assert registered("*") == ["*"]
+
+
+def test_contacts_in_several_fields_are_all_bound() -> None:
+    sip = Recorder(REGISTER.format("<sip:1@a>\nContact: <sip:2@b>"))
+    concealed(sip).register(DIALOG, INNER)
+    assert sip.header("Contact").count(";sw=") == 2
+
+
+def test_a_query_has_no_contact_before_and_after() -> None:
+    sip = Recorder(REGISTER.replace("Contact: {}\n", ""))
+    concealed(sip).register(DIALOG, INNER)
+    assert sip.headers("Contact") == []
+
+
+def reply(contact: str, method: str = "REGISTER", status: int = 200) -> Recorder:
+    sip = Recorder(f"SIP/2.0 {status} X\nVia: a\nContact: {contact}\nCSeq: 1 {method}\n\n", PBX, INNER)
+    if method == "REGISTER":
+        concealed(sip).registered("acme", PHONE)
+    else:
+        concealed(sip).reply(status, Side.OUTSIDE, "acme", PUBLIC)
+    return sip
+
+
+def test_the_phone_gets_its_own_contacts_back_and_no_others() -> None:
+    shown = registered('"A" <sip:100@192.168.1.20:5062;transport=udp>, <sip:100@h>')
+    foreign = f"<sip:100@10.5.4.1;sw={Binding('acme', PHONE, 'sip:x').seal(Sealer([b'other' * 4]))}>"
+    text = f"{shown[0]};expires=60, <sip:100@10.5.4.99>, {foreign}, {shown[1]};expires=30"
+    assert list(split_list(reply(text).header("Contact"))) == [
+        '"A" <sip:100@192.168.1.20:5062;transport=udp>;expires=60',
+        "<sip:100@h>;expires=30",
+    ]
+
+
+def test_a_reply_with_no_contact_of_the_phones_has_none() -> None:
+    assert reply("<sip:100@10.5.4.99>").headers("Contact") == []
+
+
+def test_a_phone_is_not_shown_the_contact_of_another_that_looks_the_same() -> None:
+    others = [
+        Binding("acme", flow, "sip:192.168.1.20:5062")
+        for flow in (Endpoint("udp", "198.51.100.8", 40123), Endpoint("udp", PHONE.host, 40124))
+    ]
+    own = registered("<sip:100@192.168.1.20:5062>")[0]
+    text = ", ".join(
+        [*(f"<sip:100@10.5.4.1;sw={other.seal(SEALER)}>;expires=9" for other in others), f"{own};expires=60"]
+    )
+    assert reply(text).headers("Contact") == ["<sip:100@192.168.1.20:5062>;expires=60"]
+
+
+def test_without_a_known_flow_no_contact_is_shown() -> None:
+    sip = Recorder(f"SIP/2.0 200 X\nVia: a\nContact: {registered('<sip:1@h>')[0]}\nCSeq: 1 REGISTER\n\n", PBX, INNER)
+    concealed(sip).registered("acme", None)
+    assert sip.headers("Contact") == []
+
+
+# --- replies of an instance ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("method", "status"), [("INVITE", 183), ("INVITE", 200), ("SUBSCRIBE", 202), ("INVITE", 485)])
+def test_the_contact_of_a_reply_is_hidden(method: str, status: int) -> None:
+    contact = reply("<sip:100@10.5.4.11:5080>", method, status).header("Contact")
+    assert contact == f"<sip:100@203.0.113.10:5060;sw={token(contact)}>"
+    assert Hidden.open(SEALER, token(contact)) == Hidden("acme", "10.5.4.11:5080")
+
+
+def test_of_a_redirections_targets_only_the_inner_ones_are_hidden() -> None:
+    text = "<sip:1@198.51.100.99>;q=1, <sip:2@10.5.4.12:5080>, <sip:3@10.5.4.1:5060>, <sip:4@elsewhere.example>"
+    shown = list(split_list(reply(text, "INVITE", 302).header("Contact")))
+    assert shown[0] == "<sip:1@198.51.100.99>;q=1"
+    assert shown[3] == "<sip:4@elsewhere.example>"
+    for value, user in ((shown[1], "2"), (shown[2], "3")):
+        uri = parse(value[1:-1])
+        assert uri
+        assert (uri.user, uri.host) == (user, "203.0.113.10")
+
+
+def test_other_fields_of_a_reply_are_swept_and_what_matches_messages_is_not() -> None:
+    sip = Recorder(
+        "SIP/2.0 200 OK\nVia: SIP/2.0/UDP 203.0.113.10;received=10.5.4.1\nFrom: <sip:7@10.5.4.9>;tag=a\n"
+        "To: <sip:8@10.5.4.9>;tag=b\nCall-ID: 1@10.5.4.9\nCSeq: 1 INVITE\nRecord-Route: <sip:x@10.5.4.1;lr>\n"
+        "Warning: 399 10.5.4.11 a\nwarning: 399 pbx b\nServer: pbx\n\n10.5.4.11",
+        PBX,
+        INNER,
+    )
+    concealed(sip).reply(200, Side.OUTSIDE, "acme", PUBLIC)
+    assert sip.headers("Warning") == ["399 acme.example a", "399 pbx b"]
+    assert sip.header("Call-ID") == "1@10.5.4.9"
+    assert sip.header("From") == "<sip:7@10.5.4.9>;tag=a"
+    assert sip.header("Server") == "pbx"

@@ -1,0 +1,181 @@
+"""The node as its workers see it: sides, sockets, names, inner addresses."""
+
+from pathlib import Path
+
+import pytest
+
+from sipward.edge import load
+from sipward.model import Endpoint, Side, Socket
+from unit.recorder import INNER, INNER_TCP, KEY, LAN_PHONE, PBX, PHONE, PUBLIC, PUBLIC6, PUBLIC_TCP, edge
+
+SHARED = Socket(Side.OUTSIDE, Endpoint("udp", "10.5.4.1", 5060), "203.0.113.10")
+
+
+@pytest.mark.parametrize(
+    ("on", "source", "side"),
+    [
+        (PUBLIC, "198.51.100.7", Side.OUTSIDE),
+        (PUBLIC, "192.168.1.20", Side.LOCAL),
+        (PUBLIC, "10.5.4.11", None),
+        (INNER, "10.5.4.11", Side.SERVICE),
+        (INNER, "198.51.100.7", None),
+        (INNER, "192.168.1.20", None),
+        (PUBLIC6, "2001:db8::99", Side.OUTSIDE),
+        (PUBLIC6, "fd00:5:4::11", None),
+        (PUBLIC6, "fd00:5:5::11", Side.OUTSIDE),
+        (PUBLIC, "10.5.5.11", Side.OUTSIDE),
+    ],
+)
+def test_a_messages_side_needs_its_socket_and_its_source(on: Socket, source: str, side: Side | None) -> None:
+    assert edge().side_of(on.local, Endpoint("udp", source, 5060)) is side
+
+
+@pytest.mark.parametrize(
+    ("source", "side"), [("10.5.4.11", Side.SERVICE), ("198.51.100.7", Side.OUTSIDE), ("192.168.1.1", Side.LOCAL)]
+)
+def test_on_a_socket_of_both_sides_the_source_decides(source: str, side: Side) -> None:
+    node = edge(sockets=(SHARED, INNER))
+    assert node.side_of(SHARED.local, Endpoint("udp", source, 5060)) is side
+
+
+def test_the_service_network_comes_before_a_local_one_that_holds_it() -> None:
+    node = edge(local_networks=["10.0.0.0/8"])
+    assert node.network_of("10.5.4.11") is Side.SERVICE
+    assert node.network_of("10.5.5.11") is Side.LOCAL
+
+
+@pytest.mark.parametrize(
+    ("side", "peer", "socket"),
+    [
+        (Side.SERVICE, PBX, INNER),
+        (Side.SERVICE, Endpoint("tcp", "10.5.4.11", 5080), INNER_TCP),
+        (Side.OUTSIDE, PHONE, PUBLIC),
+        (Side.LOCAL, LAN_PHONE, PUBLIC),
+        (Side.OUTSIDE, Endpoint("tcp", "198.51.100.7", 5), PUBLIC_TCP),
+        (Side.OUTSIDE, Endpoint("udp", "2001:db8::7", 5060), PUBLIC6),
+        (Side.OUTSIDE, Endpoint("tls", "198.51.100.7", 5061), None),
+        (Side.SERVICE, Endpoint("udp", "fd00:5:4::11", 5060), None),
+    ],
+)
+def test_the_socket_follows_from_side_transport_and_family(side: Side, peer: Endpoint, socket: Socket | None) -> None:
+    assert edge().socket_for(side, peer) is socket
+
+
+def test_the_first_of_several_sockets_of_a_kind_is_taken() -> None:
+    second = Socket(Side.OUTSIDE, Endpoint("udp", "203.0.113.11", 5060), "203.0.113.11")
+    assert edge(sockets=(PUBLIC, second)).socket_for(Side.OUTSIDE, PHONE) is PUBLIC
+
+
+INSIDE = [
+    "10.5.4.11",
+    "10.5.4.11:5080",
+    "[fd00:5:4::11]",
+    "[fd00:5:4::11]:5060",
+    "[FD00:5:4:0:0:0:0:11]",
+    "<sip:100@10.5.4.11:5080;transport=udp>",
+    "<sip:100@[fd00:5:4::11]>",
+    '"100 at 10.5.4.11" <sip:100@acme.example>',
+    "SIP/2.0/UDP 198.51.100.7;received=10.5.4.11",
+    "1.2.3.4, 10.5.4.11",
+    "10.5.4.11-b, c@10.5.4.11",
+    "http://10.5.4.11/ring.wav",
+    "10.5.4.1",
+    "<sip:10.5.4.11:5080>",
+    "udp:10.5.4.11:5080",
+    "é 10.5.4.11 é",
+]
+NOT_INSIDE = [
+    "",
+    "198.51.100.7",
+    "10.5.5.11",
+    "<sip:100@acme.example>",
+    "110.5.4.11",
+    "10.5.4.1100",
+    "10.5.4.256",
+    "10.5.4",
+    "10.5.4.",
+    "[2001:db8::1]",
+    "[:]",
+    "[fd00:5:4:::11]",
+    "[fd00]",
+    "0x0a05040b",
+    "168100875",
+    "999.5.4.11",
+]
+
+
+@pytest.mark.parametrize("text", INSIDE)
+def test_an_inner_address_is_found(text: str) -> None:
+    assert edge().names_inside(text)
+
+
+@pytest.mark.parametrize("text", NOT_INSIDE)
+def test_what_is_no_inner_address_is_left_alone(text: str) -> None:
+    assert not edge().names_inside(text)
+
+
+@pytest.mark.parametrize(("text", "inside"), [("10.5.4.11", True), ("10.5.4.111", False), ("10.5.4.1", True)])
+def test_an_address_is_all_of_its_digits(text: str, inside: bool) -> None:
+    assert edge(service_networks=["10.5.4.11/32"]).names_inside(text) is inside
+
+
+def test_our_address_of_both_sides_is_no_secret() -> None:
+    node = edge(sockets=(SHARED, INNER), service_networks=["10.9.0.0/24"])
+    assert not node.is_inside("10.5.4.1")
+
+
+@pytest.mark.parametrize("host", ["acme.example", "", "10.5.4", "fd00:5:4::11%eth0x/", "[10.5.4.11]"])
+def test_a_name_is_never_inside(host: str) -> None:
+    assert not edge().is_inside(host)
+
+
+@pytest.mark.parametrize(
+    ("host", "ours"),
+    [
+        ("edge.example", True),
+        ("EDGE.example.", True),
+        ("203.0.113.10", True),
+        ("10.5.4.1", True),
+        ("2001:db8::10", True),
+        ("2001:DB8::10", True),
+        ("acme.example", False),
+        ("10.5.4.11", False),
+        ("edge.example.evil", False),
+        ("", False),
+    ],
+)
+def test_the_node_knows_its_names_and_addresses(host: str, ours: bool) -> None:
+    assert edge().is_self(host) is ours
+
+
+@pytest.mark.parametrize(
+    ("side", "shown"),
+    [(Side.OUTSIDE, "198.18.0.1:5060"), (Side.LOCAL, "192.168.1.1:5060"), (Side.SERVICE, "192.168.1.1:5060")],
+)
+def test_only_the_outside_is_shown_the_public_address(side: Side, shown: str) -> None:
+    socket = Socket(Side.OUTSIDE, Endpoint("udp", "192.168.1.1", 5060), "198.18.0.1")
+    assert edge().shown_to(side, socket) == shown
+
+
+def test_an_ipv6_socket_is_shown_in_brackets() -> None:
+    assert edge().shown_to(Side.OUTSIDE, PUBLIC6) == "[2001:db8::10]:5060"
+
+
+def test_a_message_from_our_own_socket_has_looped() -> None:
+    assert edge().is_own_socket(INNER.local)
+    assert not edge().is_own_socket(Endpoint("udp", "10.5.4.1", 5080))
+
+
+def test_a_node_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    node = edge(keys=[KEY, b"old" * 8])
+    (tmp_path / "edge.json").write_text(node.to_json())
+    (tmp_path / "keys").write_text(f"{KEY.hex()}\n{(b'old' * 8).hex()}\n")
+    read = load(tmp_path / "edge.json", tmp_path / "keys")
+    assert (read.sockets, read.keys, read.instance_timeout) == (node.sockets, node.keys, 2000)
+    assert read.to_json() == node.to_json()
+    assert read.names_inside("10.5.4.11")
+
+
+def test_the_keys_are_not_in_the_nodes_description() -> None:
+    assert KEY.hex() not in edge().to_json()
+    assert KEY.decode() not in edge().to_json()

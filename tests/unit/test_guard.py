@@ -1,0 +1,98 @@
+"""The net under the callbacks: no exception is silence, and none gets out."""
+
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+
+from sipward.flow import DONE, Flow
+from sipward.guard import Callbacks
+from unit.recorder import Recorder, edge
+
+INVITE = "INVITE sip:1@acme.example SIP/2.0\nCall-ID: a b\x1b[2J\nCSeq: 1 INVITE\n\n"
+NOT_UTF8 = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+ANYTHING = [ValueError("x"), KeyError(1), SystemExit(1), KeyboardInterrupt(), MemoryError(), RecursionError()]
+
+
+class Broken(Flow):
+    """A flow in which everything raises the same."""
+
+    def __init__(self, sip: Recorder, error: BaseException) -> None:
+        super().__init__(sip.module, edge())
+        self.error = error
+
+    def request(self) -> None:
+        raise self.error
+
+    reply = failure = request
+
+
+def callbacks(sip: Recorder, error: BaseException) -> Callbacks:
+    def sync() -> None:
+        raise error
+
+    return Callbacks(sip.module, Broken(sip, error), sync)
+
+
+@pytest.mark.parametrize("error", ANYTHING)
+def test_the_caller_gets_one_500_and_the_log_says_where(error: BaseException) -> None:
+    sip = Recorder(INVITE)
+    assert callbacks(sip, error).ksr_request_route(None) == DONE
+    assert sip.did("answer") == [(500, "")]
+    assert "exception" in sip.counted
+    assert any("Traceback" in line for line in sip.logged)
+    assert all(line.startswith("event=exception callid=a?b?[2J ") for line in sip.logged)
+
+
+def test_a_request_that_is_not_utf8_is_refused_without_a_traceback() -> None:
+    sip = Recorder(INVITE)
+    assert callbacks(sip, NOT_UTF8).ksr_request_route(None) == DONE
+    assert sip.did("answer") == [(400, "")]
+    assert sip.counted == ["not-utf8"]
+    assert not sip.logged
+
+
+@pytest.mark.parametrize("error", [*ANYTHING, NOT_UTF8])
+def test_an_ack_is_never_answered(error: BaseException) -> None:
+    sip = Recorder(INVITE.replace("INVITE", "ACK"))
+    assert callbacks(sip, error).ksr_request_route(None) == DONE
+    assert not sip.did("answer")
+
+
+@pytest.mark.parametrize("error", [*ANYTHING, NOT_UTF8])
+@pytest.mark.parametrize("callback", [Callbacks.ksr_reply, Callbacks.ksr_failure, Callbacks.ksr_sync])
+def test_a_reply_a_failure_and_the_sync_process_go_on(
+    callback: Callable[[Callbacks, object], int], error: BaseException
+) -> None:
+    sip = Recorder("SIP/2.0 200 OK\nCall-ID: 1\nCSeq: 1 INVITE\n\n")
+    assert callback(callbacks(sip, error), None) == DONE
+    assert sip.counted == ["exception"]
+    assert not sip.did("answer")
+
+
+@pytest.mark.parametrize("broken", ["method", "call_id", "count", "answer"])
+def test_the_net_holds_when_kamailio_itself_fails(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sip = Recorder(INVITE)
+
+    def fail(*_: object) -> None:
+        raise NOT_UTF8
+
+    monkeypatch.setattr(sip, broken, fail)
+    assert callbacks(sip, ValueError()).ksr_request_route(None) == DONE
+    assert callbacks(sip, ValueError()).ksr_reply(None) == DONE
+    assert any("ValueError" in line for line in sip.logged)
+
+
+def test_every_callback_returns_a_number_when_all_is_well() -> None:
+    sip = Recorder("OPTIONS sip:edge.example SIP/2.0\nCall-ID: 1\nTo: <sip:edge.example>\nCSeq: 1 OPTIONS\n\n")
+    net = Callbacks(sip.module, Flow(sip.module, edge()), lambda: None)
+    assert net.child_init(0) == net.ksr_request_route(None) == net.ksr_sync(None, "timer") == DONE
+    assert sip.did("answer") == [(200, "")]
+    sip = Recorder("SIP/2.0 200 OK\nCSeq: 1 INVITE\n\n")
+    net = Callbacks(sip.module, Flow(sip.module, edge()), lambda: None)
+    assert net.ksr_reply(None) == net.ksr_failure(None) == DONE
+
+
+def test_all_names_that_the_flow_asks_for_are_callbacks() -> None:
+    for name in ("ksr_request_route", "ksr_reply", "ksr_failure", "ksr_sync", "child_init"):
+        assert callable(cast("object", getattr(Callbacks, name)))

@@ -1,0 +1,72 @@
+"""What rtpengine is told."""
+
+import pytest
+
+from sipward import media
+from sipward.model import Side
+
+
+@pytest.mark.parametrize("receiver", Side)
+@pytest.mark.parametrize(("ipv6", "family"), [(False, "IP4"), (True, "IP6")])
+@pytest.mark.parametrize(
+    ("sender", "learning", "believes_signalling"),
+    [(Side.OUTSIDE, "heuristic", True), (Side.LOCAL, "heuristic", False), (Side.SERVICE, "off", False)],
+)
+def test_an_offer_names_both_sides_and_how_its_sender_is_learned(
+    sender: Side, learning: str, believes_signalling: bool, receiver: Side, ipv6: bool, family: str
+) -> None:
+    flags = media.offer("acme", "1@h", sender, receiver, ipv6).split(" ")
+    assert [flag for flag in flags if flag.startswith("direction=")] == [f"direction={sender}", f"direction={receiver}"]
+    assert f"address-family={family}" in flags
+    assert f"endpoint-learning={learning}" in flags
+    assert ("SIP-source-address" in flags) is believes_signalling
+    assert "call-id=acme/1@h" in flags
+    assert {"replace-origin", "replace-session-connection", "RTP/AVP", "ICE=remove", "strict-source"} <= set(flags)
+
+
+@pytest.mark.parametrize("sender", Side)
+def test_an_answer_has_no_direction_and_the_learning_of_its_sender(sender: Side) -> None:
+    flags = media.answer("acme", "1@h", sender).split(" ")
+    assert not [flag for flag in flags if flag.startswith(("direction=", "address-family="))]
+    assert ("endpoint-learning=off" in flags) is (sender is Side.SERVICE)
+    assert flags[0] == media.call("acme", "1@h")
+
+
+@pytest.mark.parametrize("sender", Side)
+@pytest.mark.parametrize("receiver", Side)
+def test_the_source_is_pinned_and_never_handed_over(sender: Side, receiver: Side) -> None:
+    flags = media.offer("acme", "1", sender, receiver, False)
+    assert "strict-source" in flags
+    assert "media-handover" not in flags
+    assert "immediate" not in flags
+
+
+def test_equal_call_ids_of_two_tenants_are_two_calls() -> None:
+    assert media.call("acme", "1@h") != media.call("globex", "1@h")
+
+
+@pytest.mark.parametrize(
+    "call_id", ["1 direction=service x", "1\tmedia-handover", "1\r\nx", "1\0x", "zoë", "", 'a"b<>[]{}()=,;', "\u00a0"]
+)
+def test_a_call_id_adds_no_flag_of_its_own(call_id: str) -> None:
+    flags = media.offer("acme", call_id, Side.OUTSIDE, Side.SERVICE, False)
+    assert len(flags.split()) == len(media.offer("acme", "1", Side.OUTSIDE, Side.SERVICE, False).split())
+    assert flags.isascii()
+    assert flags.isprintable()
+
+
+def test_no_two_call_ids_are_one_call() -> None:
+    call_ids = ["1 2", "1%202", "1%2", "12", "1%25202", "1  2", "1\t2", "é", "%c3%a9"]
+    assert len({media.call("acme", call_id) for call_id in call_ids}) == len(call_ids)
+
+
+def test_the_call_ids_of_the_field_are_readable_in_rtpengines_log() -> None:
+    assert media.call("acme", "f81d4fae-7dec-11d0~a!*+`'@[2001:db8::1]:5060") == (
+        "call-id=acme/f81d4fae-7dec-11d0~a!*+`'@[2001:db8::1]:5060"
+    )
+
+
+def test_the_stand_in_for_a_lost_answer_has_no_media_and_no_address() -> None:
+    assert "m=audio 0 " in media.REJECTED
+    assert "IN IP4 0.0.0.0" in media.REJECTED
+    assert media.REJECTED.endswith("\r\n")

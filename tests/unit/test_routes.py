@@ -1,0 +1,362 @@
+"""What may change the running table, as tables: values in, entries set and removed out."""
+
+import json
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_network
+
+import pytest
+
+from sipward.live import decode, tenant_key
+from sipward.routes import Change, Remove, Routes, Set, is_suspicious
+from sipward.snapshot import Snapshot
+from sipward.store import Unreadable
+from sipward.tenants import Rules
+
+RULES = Rules((ip_network("10.5.4.0/24"),), (), ())
+OTHER_RULES = Rules((ip_network("10.5.5.0/24"), ip_network("10.5.4.16/28")), (), ())
+
+
+def value(*domains: str, host: str = "10.5.4.1") -> bytes:
+    return json.dumps({"domains": domains, "instances": [{"uri": f"sip:{host}:5080"}]}).encode()
+
+
+def many(count: int) -> dict[str, bytes]:
+    return {f"t{number:02}": value(f"t{number:02}.org") for number in range(count)}
+
+
+class Live:
+    """The live table as the changes make it: key -> the tenant's name."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, str] = {}
+
+    def take(self, changes: Iterable[Change]) -> dict[str, str]:
+        for change in changes:
+            match change:
+                case Set(key, entry):
+                    self.names[key] = decode(entry).name
+                case Remove(key):
+                    del self.names[key]
+        return self.names
+
+
+def live(**domains: str) -> dict[str, str]:
+    """`a="one two"`: tenant a has these domains, and its own entry."""
+    found = {tenant_key(name): name for name in domains}
+    return found | {domain: name for name, names in domains.items() for domain in names.split()}
+
+
+def running(values: Mapping[str, bytes]) -> tuple[Routes, Live]:
+    routes, table = Routes(RULES), Live()
+    table.take(routes.load(values))
+    return routes, table
+
+
+# Single edits
+
+
+@pytest.mark.parametrize(
+    ("edit", "after"),
+    [
+        ({}, live(a="a.org", b="b.org")),
+        ({"a": value("a.org")}, live(a="a.org", b="b.org")),
+        ({"a": value("A.ORG.", "more.org")}, live(a="a.org more.org", b="b.org")),
+        ({"a": value("new.org")}, live(a="new.org", b="b.org")),
+        ({"a": value()}, live(a="", b="b.org")),
+        ({"a": None}, live(b="b.org")),
+        ({"a": None, "b": None}, {}),
+        ({"none": None}, live(a="a.org", b="b.org")),
+        ({"c": value("c.org")}, live(a="a.org", b="b.org", c="c.org")),
+        ({"a": None, "c": value("a.org")}, live(b="b.org", c="a.org")),
+        ({"c": value("a.org"), "a": None}, live(b="b.org", c="a.org")),
+        ({"b": value("a.org", "b.org"), "a": value("new.org")}, live(a="new.org", b="a.org b.org")),
+    ],
+)
+def test_an_edit_makes_the_table_what_redis_says(edit: dict[str, bytes | None], after: dict[str, str]) -> None:
+    routes, table = running({"a": value("a.org"), "b": value("b.org")})
+    assert table.take(routes.edit(edit)) == after
+    assert not routes.rejected
+    assert (routes.tenants, routes.domains) == (
+        sum(key.startswith("@") for key in after),
+        sum(not key.startswith("@") for key in after),
+    )
+
+
+def test_an_edit_that_changes_nothing_writes_nothing() -> None:
+    routes, _ = running({"a": value("a.org")})
+    assert routes.edit({"a": value("a.org")}) == []
+
+
+def test_a_domain_that_moves_is_set_and_never_removed() -> None:
+    routes, _ = running({"a": value("a.org")})
+    changes = routes.edit({"a": None, "b": value("a.org")})
+    assert [c.key for c in changes if isinstance(c, Set)] == ["a.org", "@b"]
+    assert [c.key for c in changes if isinstance(c, Remove)] == ["@a"]
+
+
+def test_a_domain_that_stays_is_set_and_never_removed() -> None:
+    routes, _ = running({"a": value("a.org", "old.org")})
+    changes = routes.edit({"a": value("a.org", host="10.5.4.2")})
+    assert [c.key for c in changes if isinstance(c, Remove)] == ["old.org"]
+
+
+# Bad values
+
+
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        (b"{", "not JSON"),
+        (b"", "not JSON"),
+        (b"\xff", "not UTF-8"),
+        (value("a.org", host="10.9.9.9"), "must be inside network.service_networks"),
+        (value("a.org") + b" " * 70000, "at most 65536"),
+        (Unreadable("key: holds a list"), "key: holds a list"),
+    ],
+)
+def test_a_bad_value_is_named_and_the_last_good_one_stays(bad: bytes | Unreadable, told: str) -> None:
+    routes, table = running({"a": value("a.org")})
+    assert routes.edit({"a": bad, "b": value("b.org")}) != []
+    assert table.names == live(a="a.org")
+    assert told in routes.rejected["a"]
+    assert routes.edit({"a": bad}) == []
+
+
+def test_a_bad_value_of_a_new_tenant_is_named_and_runs_nowhere() -> None:
+    routes, table = running({})
+    assert table.take(routes.edit({"a": b"{"})) == {}
+    assert "not JSON" in routes.rejected["a"]
+    assert routes.tenants == 0
+
+
+@pytest.mark.parametrize("good", [value("a.org"), value("new.org"), None])
+def test_a_bad_value_is_forgotten_when_it_is_good_or_gone(good: bytes | None) -> None:
+    routes, _ = running({"a": value("a.org")})
+    routes.edit({"a": b"{"})
+    routes.edit({"a": good})
+    assert routes.rejected == {}
+
+
+def test_a_bad_value_that_vanished_unseen_is_forgotten() -> None:
+    routes, _ = running({"b": value("b.org")})
+    routes.edit({"a": b"{"})
+    routes.load({"b": value("b.org")})
+    assert routes.rejected == {}
+
+
+def test_a_withheld_tenant_does_not_get_what_it_waited_for() -> None:
+    routes, table = running({"a": value("a.org"), "b": value("b.org")})
+    routes.edit({"a": value("a.org", "b.org")})
+    routes.load({"c": value("c.org")})
+    assert routes.withheld == {"a", "b"}
+    assert routes.rejected == {}
+    assert table.take(routes.edit({"b": None}))["a.org"] == "a"
+    assert "b.org" not in table.names
+
+
+def test_a_removed_tenant_is_gone_even_with_a_bad_value() -> None:
+    routes, table = running({"a": value("a.org"), "b": value("b.org")})
+    routes.edit({"a": b"{"})
+    assert table.take(routes.edit({"a": None})) == live(b="b.org")
+
+
+def test_a_bad_name_is_named() -> None:
+    routes, _ = running({"A b": value("a.org"), "\udcff": value("b.org")})
+    assert routes.tenants == 0
+    assert routes.rejected.keys() == {"A b", "\udcff"}
+
+
+def test_several_problems_are_one_line_of_bounded_length() -> None:
+    routes, _ = running({})
+    routes.edit({"a": json.dumps({f"field{n}": 1 for n in range(200)}).encode()})
+    assert "; " in routes.rejected["a"]
+    assert len(routes.rejected["a"]) <= 500
+    assert routes.rejected["a"].isprintable()
+
+
+# Whose domain it is
+
+
+def test_a_domain_stays_with_the_tenant_that_has_it() -> None:
+    routes, table = running({"b": value("b.org")})
+    assert table.take(routes.edit({"a": value("a.org", "b.org")})) == live(b="b.org")
+    assert routes.rejected == {"a": "domains: b.org belongs to tenant b"}
+
+
+def test_two_that_claim_a_domain_at_once_are_told_apart_by_name() -> None:
+    _, table = running({"b": value("same.org"), "a": value("same.org")})
+    assert table.names == live(a="same.org")
+
+
+def test_a_tenant_with_a_conflict_keeps_what_it_had() -> None:
+    routes, table = running({"a": value("a.org"), "b": value("b.org")})
+    assert table.take(routes.edit({"a": value("b.org")})) == live(a="a.org", b="b.org")
+
+
+@pytest.mark.parametrize("release", [None, value("new.org")])
+def test_a_waiting_tenant_gets_the_domain_when_it_is_free(release: bytes | None) -> None:
+    routes, table = running({"a": value("a.org"), "b": value("b.org")})
+    table.take(routes.edit({"c": value("a.org", "b.org")}))
+    assert "c" in routes.rejected
+    table.take(routes.edit({"a": release}))
+    assert routes.rejected == {"c": "domains: b.org belongs to tenant b"}
+    table.take(routes.edit({"b": None}))
+    assert table.names["a.org"] == table.names["b.org"] == "c"
+    assert routes.rejected == {}
+
+
+def test_only_one_of_two_that_wait_gets_the_domain() -> None:
+    routes, table = running({"a": value("a.org")})
+    routes.edit({"c": value("a.org")})
+    routes.edit({"b": value("a.org")})
+    assert table.take(routes.edit({"a": None})) == live(c="a.org")
+    assert routes.rejected == {"b": "domains: a.org belongs to tenant c"}
+
+
+def test_a_tenant_that_waits_no_more_does_not_get_the_domain() -> None:
+    routes, table = running({"a": value("a.org")})
+    table.take(routes.edit({"b": value("a.org")}))
+    table.take(routes.edit({"b": value("b.org")}))
+    assert table.take(routes.edit({"a": None})) == live(b="b.org")
+
+
+def test_a_chain_of_waiting_tenants_moves_on_at_once() -> None:
+    routes, table = running({"a": value("a.org"), "b": value("b.org")})
+    table.take(routes.edit({"c": value("b.org")}))
+    table.take(routes.edit({"b": value("a.org")}))
+    assert table.take(routes.edit({"a": None})) == live(b="a.org", c="b.org")
+
+
+# All of Redis
+
+
+@pytest.mark.parametrize(
+    ("had", "lost", "answer"),
+    [
+        (0, 0, False),
+        (1, 0, False),
+        (1, 1, True),
+        (2, 1, False),
+        (9, 9, True),
+        (9, 8, False),
+        (10, 5, False),
+        (10, 6, True),
+        (11, 5, False),
+        (11, 6, True),
+        (100, 50, False),
+        (100, 51, True),
+    ],
+)
+def test_a_loss_of_everything_or_of_more_than_half_of_ten_is_suspicious(had: int, lost: int, answer: bool) -> None:
+    assert is_suspicious(had, lost) is answer
+
+
+def test_a_load_removes_what_vanished_and_adds_what_is_new() -> None:
+    routes, table = running({"a": value("a.org"), "b": value("b.org")})
+    assert table.take(routes.load({"b": value("b2.org"), "c": value("c.org")})) == live(b="b2.org", c="c.org")
+
+
+def test_a_load_of_what_runs_writes_nothing() -> None:
+    routes, _ = running(many(20))
+    assert routes.load(many(20)) == []
+
+
+def test_a_suspicious_loss_is_withheld_and_the_rest_counts() -> None:
+    routes, table = running(many(10))
+    left = dict(list(many(10).items())[:4])
+    table.take(routes.load({**left, "t00": value("changed.org"), "new": value("new.org")}))
+    assert routes.withheld == {f"t{n:02}" for n in range(4, 10)}
+    assert table.names["t09.org"] == "t09"
+    assert table.names["changed.org"] == "t00"
+    assert "t00.org" not in table.names
+    assert table.names["new.org"] == "new"
+
+
+def test_an_accepted_loss_is_removed() -> None:
+    routes, table = running(many(3))
+    routes.load({})
+    assert len(routes.withheld) == 3
+    assert table.take(routes.accept()) == {}
+    assert routes.withheld == set()
+
+
+def test_a_loss_that_was_accepted_beforehand_is_never_withheld() -> None:
+    routes, table = running(many(3))
+    assert table.take(routes.load({}, accepted=True)) == {}
+    assert routes.withheld == set()
+
+
+def test_a_tenant_that_comes_back_is_withheld_no_more() -> None:
+    routes, table = running(many(3))
+    routes.load({})
+    table.take(routes.edit({"t00": value("t00.org"), "t01": value("new.org")}))
+    assert routes.withheld == {"t02"}
+    assert table.take(routes.accept()) == live(t00="t00.org", t01="new.org")
+
+
+def test_what_is_withheld_stays_so_when_another_load_looks_harmless() -> None:
+    routes, _ = running(many(12))
+    kept = dict(list(many(12).items())[:5])
+    routes.load(kept)
+    assert len(routes.withheld) == 7
+    for name in ("t05", "t06"):
+        routes.edit({name: many(12)[name]})
+    assert routes.load({**kept, "t05": many(12)["t05"], "t06": many(12)["t06"]}) == []
+    assert routes.withheld == {f"t{n:02}" for n in range(7, 12)}
+
+
+def test_a_single_removal_counts_while_others_are_withheld() -> None:
+    routes, table = running(many(10))
+    routes.load({"t00": many(10)["t00"]})
+    table.take(routes.edit({"t00": None}))
+    assert "t00.org" not in table.names
+    assert len(routes.withheld) == 9
+
+
+def test_a_withheld_tenant_keeps_its_domain() -> None:
+    routes, table = running(many(3))
+    routes.load({"new": value("t00.org")})
+    assert routes.rejected == {"new": "domains: t00.org belongs to tenant t00"}
+    assert table.take(routes.accept()) == live(new="t00.org")
+
+
+# The last good table
+
+
+def test_a_table_is_resumed_as_it_was() -> None:
+    routes, table = running(many(10))
+    routes.load({})
+    again, resumed = Routes(RULES), Live()
+    assert resumed.take(again.resume(routes.snapshot())) == table.names
+    assert again.withheld == routes.withheld
+    assert again.load({}) == []
+    assert again.snapshot() == routes.snapshot()
+
+
+def test_a_snapshot_does_not_change_with_the_table() -> None:
+    routes, _ = running(many(2))
+    kept = routes.snapshot()
+    routes.edit({"t00": None})
+    assert kept.rows.keys() == {"t00", "t01"}
+
+
+def test_a_resumed_table_gives_up_what_vanished_meanwhile() -> None:
+    routes, _ = running(many(10))
+    again, table = Routes(RULES), Live()
+    table.take(again.resume(routes.snapshot()))
+    assert table.take(again.load(many(6))) == live(**{name: f"{name}.org" for name in many(6)})
+
+
+def test_under_other_settings_a_table_is_checked_again() -> None:
+    routes, _ = running({"in": value("in.org", host="10.5.4.17"), "out": value("out.org", host="10.5.4.1")})
+    again, table = Routes(OTHER_RULES), Live()
+    assert table.take(again.resume(routes.snapshot())) == {"@in": "in", "in.org": "in"}
+    assert "must be inside" in again.rejected["out"]
+
+
+def test_a_table_made_by_another_version_is_made_anew() -> None:
+    routes, table = running(many(3))
+    kept = routes.snapshot()
+    rows = {name: row._replace(entry="an older form") for name, row in kept.rows.items()}
+    again, resumed = Routes(RULES), Live()
+    assert resumed.take(again.resume(Snapshot("another version", rows))) == table.names

@@ -1,0 +1,116 @@
+"""What rides sealed in a message: dialog, binding, hidden contact."""
+
+import pytest
+
+from sipward.model import Endpoint
+from sipward.seal import Sealer
+from sipward.tokens import Binding, Dialog, Hidden
+from sipward.uri import Uri
+
+SEALER = Sealer([b"k" * 16])
+PHONE = Endpoint("udp", "198.51.100.7", 40123)
+PBX = Endpoint("udp", "10.5.4.11", 5080)
+ENDS = [
+    PHONE,
+    PBX,
+    Endpoint("tcp", "2001:db8::7", 65535),
+    Endpoint("tls", "0.0.0.0", 1),
+    Endpoint("udp", "fd00::1", 256),
+]
+TENANTS = ["a", "acme", "città", "x" * 64]
+
+
+@pytest.mark.parametrize("outer", ENDS)
+@pytest.mark.parametrize("inner", ENDS)
+def test_a_dialog_opens_as_it_was_sealed(outer: Endpoint, inner: Endpoint) -> None:
+    dialog = Dialog("acme", outer, inner)
+    assert Dialog.open(SEALER, dialog.seal(SEALER, "1@h"), "1@h") == dialog
+
+
+@pytest.mark.parametrize("tenant", TENANTS)
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_dialog_keeps_its_tenant_and_its_two_marks(tenant: str, late: bool, renamed: bool) -> None:
+    dialog = Dialog(tenant, PHONE, PBX, late, renamed)
+    assert Dialog.open(SEALER, dialog.seal(SEALER, "ï@h"), "ï@h") == dialog
+
+
+@pytest.mark.parametrize("call_id", ["", "1@H", "1@h ", "2@h", "1"])
+def test_a_dialog_is_bound_to_its_call_id(call_id: str) -> None:
+    assert Dialog.open(SEALER, Dialog("acme", PHONE, PBX).seal(SEALER, "1@h"), call_id) is None
+
+
+@pytest.mark.parametrize("flow", ENDS)
+@pytest.mark.parametrize("tenant", TENANTS)
+@pytest.mark.parametrize("contact", ["sip:192.168.1.20:5060;transport=tcp", "sips:[fe80::1]", "sip:höst", ""])
+def test_a_binding_opens_as_it_was_sealed(flow: Endpoint, tenant: str, contact: str) -> None:
+    binding = Binding(tenant, flow, contact)
+    assert Binding.open(SEALER, binding.seal(SEALER)) == binding
+
+
+@pytest.mark.parametrize("tenant", TENANTS)
+@pytest.mark.parametrize("contact", ["10.5.4.11:5080", "[fd00::1]:5060;transport=tcp;x=" + "y" * 2000, ""])
+def test_a_hidden_contact_opens_as_it_was_sealed(tenant: str, contact: str) -> None:
+    hidden = Hidden(tenant, contact)
+    assert Hidden.open(SEALER, hidden.seal(SEALER)) == hidden
+
+
+def test_the_phone_gets_its_own_contact_back_under_the_user_the_registrar_calls() -> None:
+    binding = Binding("acme", PHONE, "sips:192.168.1.20:5061;transport=tls")
+    assert binding.own_contact("100") == Uri("sips", "100", "192.168.1.20:5061;transport=tls")
+
+
+def test_no_text_opens_as_another_kind() -> None:
+    dialog, binding = Dialog("acme", PHONE, PBX).seal(SEALER, ""), Binding("acme", PHONE, "sip:h").seal(SEALER)
+    hidden = Hidden("acme", "h").seal(SEALER)
+    assert Dialog.open(SEALER, binding, "") is Dialog.open(SEALER, hidden, "") is None
+    assert Binding.open(SEALER, dialog) is Binding.open(SEALER, hidden) is None
+    assert Hidden.open(SEALER, dialog) is Hidden.open(SEALER, binding) is None
+
+
+def test_no_text_of_another_nodes_key_opens() -> None:
+    other = Sealer([b"o" * 16])
+    assert Dialog.open(SEALER, Dialog("acme", PHONE, PBX).seal(other, "1"), "1") is None
+    assert Binding.open(SEALER, Binding("acme", PHONE, "sip:h").seal(other)) is None
+    assert Hidden.open(SEALER, Hidden("acme", "h").seal(other)) is None
+
+
+def test_equal_contacts_of_two_tenants_have_two_texts() -> None:
+    assert Hidden("acme", "10.5.4.11").seal(SEALER) != Hidden("globex", "10.5.4.11").seal(SEALER)
+
+
+UDP4, UDP6 = b"\x00\x0a\x05\x04\x0b\x13\xd8", b"\x80" + b"\x7f" * 18
+MALFORMED = [
+    b"",
+    b"\x00",
+    b"\x80",
+    b"\xff",
+    UDP4[:-1],
+    UDP6[:-1],
+    b"\x05" + UDP4[1:] + b"\x01ah",
+    UDP4 + b"\x05acm",
+    UDP4 + b"\x02\xff\xfe",
+    UDP4 + b"\x01a\xff",
+    b"\x00" + UDP4,
+    b"\x00" + UDP4 + UDP4[:-1],
+    b"\x00" + UDP4 + UDP4 + b"\xff",
+    b"\x00" + UDP4 + b"\x03" + UDP4[1:],
+]
+
+
+@pytest.mark.parametrize("content", MALFORMED)
+def test_a_content_of_another_release_is_not_ours_and_does_not_raise(content: bytes) -> None:
+    assert Dialog.open(SEALER, SEALER.seal(b"dialog", content, b"1"), "1") is None
+    assert Binding.open(SEALER, SEALER.seal(b"binding", content)) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"\x05acm", b"\x02\xff\xfe", b"\x01a\xff"])
+def test_a_hidden_content_of_another_release_is_not_ours_and_does_not_raise(content: bytes) -> None:
+    assert Hidden.open(SEALER, SEALER.seal(b"hidden", content)) is None
+
+
+@pytest.mark.parametrize("text", ["", "=", "é", "A" * 500, "sw=x", "\ud800"])
+def test_any_other_text_is_none(text: str) -> None:
+    assert Dialog.open(SEALER, text, "1") is None
+    assert Binding.open(SEALER, text) is None
+    assert Hidden.open(SEALER, text) is None
