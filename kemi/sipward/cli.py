@@ -42,13 +42,13 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help=__doc__.split(".")[0],
+    help="One front door for many PBXs.",
 )
 route = typer.Typer(no_args_is_help=True, help="Tenants: which domain leads to which PBX instances.")
 app.add_typer(route, name="route")
 
 Config = Annotated[Path, typer.Option("--config", metavar="FILE", help="The node's configuration.")]
-Name = Annotated[str, typer.Argument(help="The tenant: a-z, 0-9, dot, hyphen, underscore.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The tenant: a-z, 0-9, dot, hyphen, underscore.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 DEFAULT = Path("/etc/sipward/sipward.toml")
 
@@ -85,7 +85,9 @@ def demo() -> None:
 @app.command(add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 def test() -> None:
     """Run the tests; all arguments go to pytest."""
-    _run_pytest(sys.argv[2:])
+    os.chdir(_CHECKOUT)
+    # Untouched: what the parser makes of them lacks a `--`, for instance.
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", *sys.argv[2:]])
 
 
 @route.command("add")
@@ -173,15 +175,8 @@ def restore(config: Config = DEFAULT) -> None:
 
 
 def main() -> None:
-    """Run a command. `test` passes the parser by: pytest gets its arguments untouched, `--` and `--help` too."""
-    if sys.argv[1:2] == ["test"]:
-        _run_pytest(sys.argv[2:])
+    """Run a command."""
     app(prog_name="sipward")
-
-
-def _run_pytest(arguments: list[str]) -> NoReturn:
-    os.chdir(_CHECKOUT)
-    os.execv(sys.executable, [sys.executable, "-m", "pytest", *arguments])
 
 
 def _fail(text: str, code: Literal[1, 2]) -> NoReturn:
@@ -248,9 +243,15 @@ def _print_status(found: dict[str, Any]) -> None:
     console.print(Text("ready" if found["ready"] else "NOT ready: calls cannot be routed", style="bold"))
     colours = {"ok": "green", "degraded": "yellow", "down": "red"}
     for name, component in found["components"].items():
-        state = component["state"]
-        console.print(
-            f"  {name:<10}", Text(f"{state:<9}", style=colours.get(state, "red")), Text(component.get("detail", ""))
-        )
-    for key, reason in found["components"].get("routes", {}).get("rejected", {}).items():
+        state, detail = component["state"], component.get("detail") or _count(component)
+        console.print(f"  {name:<10}", Text(f"{state:<9}", style=colours.get(state, "red")), Text(detail))
+    routes = found["components"].get("routes", {})
+    rejected = routes.get("rejected", {})
+    for key, reason in rejected.items():
         console.print(Text(f"  not used: {key}: {reason}", style="red"))
+    if (more := routes.get("rejected_total", 0) - len(rejected)) > 0:
+        console.print(f"  not used: {more} more; `sipward route list` shows all")
+
+
+def _count(component: dict[str, Any]) -> str:
+    return f"{component['tenants']} tenants, {component['domains']} domains" if "tenants" in component else ""

@@ -12,14 +12,15 @@ from types import ModuleType
 
 from sipward import headers
 from sipward.edge import ADDRESS, Edge
-from sipward.model import Side, Socket
+from sipward.model import Endpoint, Side, Socket
 from sipward.seal import Sealer
 from sipward.tokens import PARAM, Binding, Dialog, Hidden
-from sipward.uri import NameAddr, Uri, name_addrs, parse
+from sipward.uri import NameAddr, Uri, name_addrs, parse, split_list
 
 _VIAS = "vias"
 _CALL_ID_MARK = f"{PARAM}-"
 _CALL_ID_KIND = b"call-id"
+_BRANCH = re.compile(r";\s*branch\s*=\s*([^;,\s]+)", re.IGNORECASE)
 _SEALED = re.compile(rf";{PARAM}=[\w-]+")
 _HANDLED = frozenset({"via", "contact", "record-route", "route", "content-length", "call-id", "cseq"})
 """Header fields that have a rule of their own, or that other messages are matched by."""
@@ -57,8 +58,10 @@ class Concealment:
         content = self._sealer.open(_CALL_ID_KIND, call_id[len(_CALL_ID_MARK) :])
         return call_id if content is None else content.decode()
 
-    def request(self, to: Side, tenant: str, socket: Socket, call_id: str, keep: bool) -> None:
+    def request(self, to: Side, tenant: str, socket: Socket, call_id: str, keep: bool) -> bool:
         """Make an instance's request one that shows nothing of the inside; to be done before any other change.
+
+        False when the request turns out to be a retransmission that another worker is handling.
 
         `call_id`: what the outside sees as such. `keep`: create the transaction first, from the request as it came,
         and keep its Via headers there; an ACK has no reply and needs neither.
@@ -68,25 +71,50 @@ class Concealment:
         vias: list[str] = []
         changed = list(self._concealed(headers.lines(head), vias, to, tenant, socket, call_id))
         if keep:
-            sip.new_transaction()
+            if not sip.new_transaction():
+                return False
             sip.remember(_VIAS, "\n".join(vias))
         shown = self._edge.shown_to(to, socket)
-        branch = vias[0].rpartition("branch=")[2].partition(";")[0]
-        changed.insert(1, f"Via: SIP/2.0/{socket.local.transport.upper()} {shown};branch={branch}")
+        first = next(split_list(vias[0]), "") if vias else ""
+        branch = _BRANCH.search(first)
+        changed.insert(
+            1, f"Via: SIP/2.0/{socket.local.transport.upper()} {shown};branch={branch[1] if branch else 'z9hG4bK'}"
+        )
         sip.set_buffer("\r\n".join(changed) + "\r\n\r\n" + body)
         # The core writes a `received` with the true source behind any Via that does not name it.
         sip.pretend_source(socket, shown)
+        return True
 
     def restore_vias(self) -> None:
         """Give a reply to an instance the Via headers of its request back."""
         if kept := self._sip.recall(_VIAS):
             self._sip.restore_vias(kept.split("\n"))
 
-    def reply(self, method: str, status: int, to: Side, tenant: str, socket: Socket) -> None:
+    def registered(self, tenant: str, flow: Endpoint | None) -> None:
+        """Hide what a registrar's reply says of the inside, and give the phone at `flow` its own Contacts back."""
+        self._replace_contacts(lambda uri: self._unbind(uri, flow))
+        self._sweep_reply(tenant)
+
+    def record_route(self, value: str, to: Side, tenant: str, socket: Socket) -> str:
+        """A Record-Route of a proxy behind us: our address, with the proxy's own sealed in."""
+        address = next(name_addrs(value), None)
+        uri = parse(address.uri) if address else None
+        return f"<{self._hide(uri, to, tenant, socket)};lr>" if uri else value
+
+    def inner_route(self, value: str, tenant: str) -> str | None:
+        """The Route or Record-Route of a proxy behind us that `record_route` hid; None for any other."""
+        if f";{PARAM}=" not in value:
+            return None
+        address = next(name_addrs(value), None)
+        uri = parse(address.uri) if address else None
+        hidden = Hidden.open(self._sealer, uri.param(PARAM) or "") if uri else None
+        if uri is None or hidden is None or hidden.tenant != tenant:
+            return None
+        return f"<{Uri(uri.scheme, uri.user, hidden.contact)}>"
+
+    def reply(self, status: int, to: Side, tenant: str, socket: Socket) -> None:
         """Hide what an instance's reply says of the inside."""
-        if method == "REGISTER":
-            self._replace_contacts(self._unbind)
-        elif 300 <= status < 400:
+        if 300 <= status < 400:
             self._replace_contacts(lambda uri: self._hide_inner(uri, to, tenant, socket))
         else:
             self._replace_contacts(lambda uri: self._hide(uri, to, tenant, socket))
@@ -98,6 +126,8 @@ class Concealment:
         """The lines without anything inner; the values of Via go to `vias` instead."""
         domain = self._domain_of(tenant)
         yield lines[0]
+        if not any(headers.field(line)[0] == "max-forwards" for line in lines[1:]):
+            yield "Max-Forwards: 70"
         for line in lines[1:]:
             name, value = headers.field(line)
             if name == "via":
@@ -105,6 +135,9 @@ class Concealment:
             elif name == "contact":
                 hidden = _contacts([value], lambda uri: self._hide(uri, to, tenant, socket))
                 yield f"Contact: {', '.join(hidden)}"
+            elif name == "record-route":
+                hidden = [self.record_route(route, to, tenant, socket) for route in split_list(value)]
+                yield f"Record-Route: {', '.join(hidden)}"
             elif name == "call-id":
                 yield f"Call-ID: {call_id}"
             elif name in _HANDLED:
@@ -114,7 +147,12 @@ class Concealment:
 
     def _sweep_reply(self, tenant: str) -> None:
         """Clear a reply's header fields of inner addresses; From and To are the caller's own words."""
-        head = self._sip.buffer().partition("\r\n\r\n")[0]
+        try:
+            head = self._sip.buffer().partition("\r\n\r\n")[0]
+        except UnicodeDecodeError:
+            # What cannot be read cannot be cleared: only the fields that a reply needs go on.
+            self._sip.keep_needed_headers()
+            return
         fields = [headers.field(line) for line in headers.lines(head)[1:]]
         inner = {name for name, value in fields if name not in _ECHOED and self._edge.names_inside(value)}
         for name in inner:
@@ -123,7 +161,9 @@ class Concealment:
 
     def _swept(self, line: str, domain: str) -> str:
         """A line in which the tenant's domain stands for each inner address."""
-        swept = ADDRESS.sub(lambda match: domain if self._edge.is_inside(match[1] or match[2]) else match[0], line)
+        swept = ADDRESS.sub(
+            lambda match: domain if self._edge.is_inside(match[1] or match[2] or match[3]) else match[0], line
+        )
         return _SEALED.sub("", swept) if PARAM in swept else swept
 
     def _hide(self, uri: Uri, to: Side, tenant: str, socket: Socket) -> Uri:
@@ -135,11 +175,14 @@ class Concealment:
         inside = self._edge.is_self(uri.host) or self._edge.is_inside(uri.host)
         return self._hide(uri, to, tenant, socket) if inside else uri
 
-    def _unbind(self, uri: Uri) -> Uri | None:
-        """The phone's own Contact; a binding that is not ours is the registrar's own affair and stays inside."""
+    def _unbind(self, uri: Uri, flow: Endpoint | None) -> Uri | None:
+        """The Contact as the phone at `flow` gave it, None for any other binding.
+
+        Behind two NATs two phones of one user may well have the same Contact: of both, neither would know its own.
+        """
         text = uri.param(PARAM)
         binding = Binding.open(self._sealer, text) if text else None
-        return binding.own_contact(uri.user) if binding else None
+        return binding.own_contact(uri.user) if binding and binding.flow == flow else None
 
     def _replace_contacts(self, change: Callable[[Uri], Uri | None]) -> None:
         if texts := self._sip.contacts():

@@ -11,8 +11,13 @@ from typing import Any
 from sipward.live import domain_key
 from sipward.model import Endpoint, Side, Socket
 
-ADDRESS = re.compile(r"(?<![\w.:])(?:\[([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)\]|((?:\d{1,3}\.){3}\d{1,3}))(?::\d+)?(?![\w.])")
-"""An address in a text, with its port if it has one: group 1 is IPv6 without brackets, group 2 IPv4."""
+ADDRESS = re.compile(
+    r"(?<![\d.])(?:"
+    r"\[([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)\](?::\d+)?"
+    r"|((?:\d{1,3}\.){3}\d{1,3})(?::\d+)?(?!\d|\.\d)"
+    r"|(?<![0-9A-Za-z:])((?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f.]{0,15})(?![0-9A-Za-z:]))"
+)
+"""An address in a text: IPv6 in brackets or IPv4, each with its port if it has one, or IPv6 alone; a group for each."""
 
 
 class Edge:
@@ -33,7 +38,8 @@ class Edge:
         self.instance_timeout = instance_timeout
         self._service = [ip_network(network) for network in service_networks]
         self._local = [ip_network(network) for network in local_networks]
-        self._by_address = {socket.local: socket for socket in reversed(self.sockets)}
+
+        self._index = {socket.local: index for index, socket in reversed(list(enumerate(self.sockets)))}
         self._by_side = {(s.side, s.local.transport, s.is_ipv6): s for s in reversed(self.sockets)}
         service = {s.local for s in self.sockets if s.side is Side.SERVICE}
         self._service_only = service - {s.local for s in self.sockets if s.side is not Side.SERVICE}
@@ -46,6 +52,7 @@ class Edge:
     def _network_of(self, host: str) -> Side:
         """The side whose networks hold an address (an IP literal without brackets)."""
         address = ip_address(host)
+        address = getattr(address, "ipv4_mapped", None) or address
         if any(address in network for network in self._service):
             return Side.SERVICE
         return Side.LOCAL if any(address in network for network in self._local) else Side.OUTSIDE
@@ -69,7 +76,7 @@ class Edge:
 
     def names_inside(self, text: str) -> bool:
         """Whether a text holds an inner address."""
-        return any(self.is_inside(match[1] or match[2]) for match in ADDRESS.finditer(text))
+        return any(self.is_inside(match[1] or match[2] or match[3]) for match in ADDRESS.finditer(text))
 
     def is_inside(self, host: str) -> bool:
         """Whether an address must not be seen outside: in a service network, or ours on that side alone."""
@@ -78,9 +85,9 @@ class Edge:
         except ValueError:
             return False
 
-    def socket_at(self, received_on: Endpoint) -> Socket:
-        """Our socket at an address of ours."""
-        return self._by_address[received_on]
+    def index_of(self, received_on: Endpoint) -> int:
+        """The index in `sockets` of our socket at an address of ours."""
+        return self._index[received_on]
 
     def shown_to(self, side: Side, socket: Socket) -> str:
         """`host:port` under which `side` knows a socket: the public address only outside."""
@@ -93,7 +100,7 @@ class Edge:
 
     def is_own_socket(self, peer: Endpoint) -> bool:
         """Whether an address is one of our own listening sockets: a message from there has looped."""
-        return peer in self._by_address
+        return peer in self._index
 
     def to_json(self) -> str:
         """The text that `load` reads. The keys are not in it: they stay in a file of their own."""

@@ -6,6 +6,7 @@ Kamailio logs an exception in a callback and forgets the message: the caller wou
 
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from types import ModuleType
 
 from sipward.flow import DONE, Flow, printable
@@ -38,7 +39,16 @@ class Callbacks:
 
     def ksr_reply(self, msg: object) -> int:
         """A reply to a relayed request arrived."""
-        return self._pass(self._flow.reply)
+        try:
+            self._flow.reply()
+        except BaseException:
+            self._report()
+            self._strip()
+        return DONE
+
+    def ksr_stray_reply(self, msg: object, *names: object) -> int:
+        """A reply arrived that belongs to no request."""
+        return self._pass(self._flow.stray_reply)
 
     def ksr_failure(self, msg: object) -> int:
         """A relayed request failed."""
@@ -63,6 +73,15 @@ class Callbacks:
         except BaseException:
             self._report()
 
+    def _strip(self) -> None:
+        """Take off a reply what may show the inside, when it could not be changed as it should."""
+        try:
+            self._sip.set_contacts([])
+            self._sip.set_record_routes([])
+            self._sip.remove_body()
+        except BaseException:
+            self._report()
+
     def _report(self) -> None:
         text = traceback.format_exc()
         try:
@@ -70,5 +89,6 @@ class Callbacks:
             call_id = printable(self._sip.call_id())
         except BaseException:
             call_id = "?"
-        for line in text.rstrip().splitlines():
-            self._sip.log_error(f"event=exception callid={call_id} {line}")
+        with suppress(BaseException):
+            for line in text.rstrip().splitlines():
+                self._sip.log_error(f"event=exception callid={call_id} {line}")

@@ -1,7 +1,6 @@
 """The only module that speaks to Kamailio: facts of the running message in, SIP verbs out."""
 
 import KSR
-from sipward.edge import Edge
 from sipward.model import Endpoint, Side, Socket
 from sipward.routing import Request
 from sipward.uri import Uri, parse, split_list
@@ -48,7 +47,9 @@ def request(side: Side, sender: Endpoint, own_route: Uri | None, inner_call_id: 
         callee=parse(KSR.kx.get_turi() or ""),
         contact_port=_port(KSR.kx.get_cturi() or "") if side is Side.SERVICE else 0,
         route=own_route,
+        in_dialog=has_to_tag(),
         has_sdp=has_sdp(),
+        via_port=int(KSR.pv.get("$via0(port)") or 5060) if side is Side.SERVICE else 0,
     )
 
 
@@ -115,7 +116,8 @@ def set_call_id(value: str) -> None:
 def set_record_routes(values: list[str]) -> None:
     """Replace the Record-Route headers."""
     KSR.hdr.remove("Record-Route")
-    KSR.hdr.append(f"Record-Route: {', '.join(values)}\r\n")
+    if values:
+        KSR.hdr.append(f"Record-Route: {', '.join(values)}\r\n")
 
 
 def set_contacts(values: list[str]) -> None:
@@ -182,10 +184,9 @@ def relay(timeout: int = 0) -> bool:
     return KSR.tm.t_relay() > 0
 
 
-def watch(replies: bool, failures: bool) -> None:
-    """Ask to see the replies and the failure of the request about to be relayed."""
-    if replies:
-        KSR.tm.t_on_reply("ksr_reply")
+def watch(failures: bool) -> None:
+    """Ask to see the replies, and the failure too, of the request about to be relayed."""
+    KSR.tm.t_on_reply("ksr_reply")
     if failures:
         KSR.tm.t_on_failure("ksr_failure")
 
@@ -196,8 +197,14 @@ def pretend_source(socket: Socket, shown: str) -> None:
 
 
 def set_buffer(text: str) -> None:
-    """Replace the whole request; changes made before are lost."""
-    KSR.textopsx.msg_set_buffer(text)
+    """Replace the whole request; changes made before are lost. Raises ValueError when Kamailio cannot read it."""
+    if KSR.textopsx.msg_set_buffer(text) <= 0:
+        raise ValueError(f"Kamailio does not take a message of {len(text)} characters")
+
+
+def keep_needed_headers() -> None:
+    """Drop all header fields of a reply but those that it is matched by, and those that it cannot do without."""
+    KSR.textopsx.keep_hf_re("^(Contact|Record-Route|Expires|RSeq|Retry-After|(WWW|Proxy)-Authenticate)$")
 
 
 def replace_header(name: str, values: list[str]) -> None:
@@ -227,7 +234,7 @@ def answer_failure(code: int, reason: str, headers: str = "") -> None:
 
 
 def drop_reply() -> None:
-    """Do not pass the running provisional reply on."""
+    """Do not pass the running reply on."""
     KSR.set_drop()
 
 
@@ -322,13 +329,6 @@ class Table:
     def remove(self, table: str, key: str) -> None:
         """Remove an entry, if it is there."""
         KSR.htable.sht_rm(table, key)
-
-
-def own_uri(value: str, edge: Edge) -> Uri | None:
-    """The URI of a Route value when it leads to ourselves."""
-    opening = value.find("<")
-    uri = parse(value[opening + 1 : value.find(">", opening)] if opening >= 0 else value)
-    return uri if uri and edge.is_self(uri.host) else None
 
 
 def _headers(name: str) -> list[str]:

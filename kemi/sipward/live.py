@@ -23,7 +23,7 @@ STATE_KEY = "routes"
 def domain_key(domain: str) -> str:
     """Fold a host name the way the table's keys are folded (RFC 3261, 19.1.4: hosts compare without case)."""
     folded = domain.rstrip(".").lower()
-    return _ipv6_key(folded) if folded.startswith("[") else folded
+    return _ipv6_key(folded) if ":" in folded else folded
 
 
 def tenant_key(name: str) -> str:
@@ -31,12 +31,12 @@ def tenant_key(name: str) -> str:
     return f"@{name}"
 
 
-def _ipv6_key(reference: str) -> str:
-    """Fold an IPv6 reference: its many spellings are one address (RFC 5954, 4.1)."""
+def _ipv6_key(host: str) -> str:
+    """Fold an IPv6 address, in brackets or not: its many spellings are one address (RFC 5954, 4.1)."""
     try:
-        return f"[{IPv6Address(reference[1:-1])}]"
+        return f"[{IPv6Address(host.strip('[]'))}]"
     except AddressValueError:
-        return reference
+        return host
 
 
 def encode(tenant: Tenant) -> str:

@@ -1,10 +1,13 @@
 """One node: starts Redis, rtpengine and Kamailio, keeps them running, and says how they are."""
 
+import fcntl
 import json
+import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sipward import render, rpc
@@ -20,10 +23,14 @@ PRIVATE_MEMORY = 16
 
 def run(settings: Settings) -> int:
     """Run the node in the foreground until SIGTERM or SIGINT. Returns the exit code."""
-    render.write(settings, resolve(settings))
-    _remove_stale_sockets(settings)
+    # What the components write, logs and data too, is for this user only.
+    os.umask(0o077)
+    addresses = resolve(settings)
     try:
-        Supervisor(_components(settings), _say).run()
+        with _alone(settings):
+            render.write(settings, addresses)
+            _remove_stale_sockets(settings)
+            Supervisor(_components(settings), _say).run()
     except StartError as error:
         _say(str(error))
         return 1
@@ -32,15 +39,27 @@ def run(settings: Settings) -> int:
 
 def status(settings: Settings) -> dict[str, Any]:
     """How the node is: `ready` says whether calls can be routed right now."""
-    routes = _routes(settings)
+    routes, kamailio = _routes(settings), _kamailio_state(settings)
     components = {
-        "redis": _redis_state(routes),
+        "redis": _redis_state(routes, kamailio["state"] == "ok"),
         "rtpengine": _rtpengine_state(settings),
-        "kamailio": _kamailio_state(settings),
+        "kamailio": kamailio,
         "routes": {"state": "ok" if routes.get("ready") else "down", "detail": "", **routes},
     }
     needed = ("rtpengine", "kamailio", "routes")
     return {"ready": all(components[name]["state"] == "ok" for name in needed), "components": components}
+
+
+@contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    """Keep a second node out of this `state_dir`: it would take the first one's sockets for stale ones."""
+    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (settings.state_dir / "lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StartError(f"a node already runs in {settings.state_dir} (state_dir)") from None
+        yield
 
 
 def _components(settings: Settings) -> list[Component]:
@@ -104,8 +123,8 @@ def _state_entry(settings: Settings, key: str) -> str:
     return str(entry["item"]["value"])
 
 
-def _redis_state(routes: dict[str, Any]) -> dict[str, str]:
-    said = str(routes.get("redis", "down: the node does not run"))
+def _redis_state(routes: dict[str, Any], runs: bool) -> dict[str, str]:
+    said = str(routes.get("redis", "down: not asked yet" if runs else "down: the node does not run"))
     state, _, detail = said.partition(":")
     return {"state": state, "detail": detail.strip()}
 

@@ -1,10 +1,10 @@
 """What the replies and the failure of a request need to know of it, kept with its transaction."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Self
 
-from sipward.model import Side
+from sipward.model import Endpoint, Side
 
 _NAME = "passage"
 
@@ -13,8 +13,9 @@ _NAME = "passage"
 class Passage:
     """A request's way through the node.
 
-    `back` is the index of the socket that received it, `inner` the instance as `transport:host:port`, `dialog` the
-    sealed text of both ends, `call_id` the one the inner end knows, `renamed` the one the outer end knows if another.
+    `back` is the index of the socket that received it; `dialog` the sealed text of both ends that the request carries,
+    `shown` the one the reply shows (another one after a failover); `call_id` the one the inner end knows, `renamed` the
+    one the outer end knows if that is another; `next` the instances to try after this one.
     """
 
     origin: Side
@@ -23,15 +24,17 @@ class Passage:
     has_offer: bool
     redirect: str
     tenant: str
-    inner: str
     dialog: str
+    shown: str
     call_id: str
     renamed: str
+    next: tuple[Endpoint, ...]
 
     def remember(self, sip: ModuleType) -> None:
         """Keep it with the running request's transaction."""
-        first = f"{self.origin} {self.to} {self.back} {int(self.has_offer)} {self.redirect}"
-        sip.remember(_NAME, f"{first} {self.tenant} {self.inner} {self.dialog} {self.call_id} {self.renamed}")
+        targets = ",".join(map(str, self.next))
+        first = f"{self.origin} {self.to} {self.back} {int(self.has_offer)} {self.redirect} {self.tenant}"
+        sip.remember(_NAME, f"{first} {self.dialog} {self.shown} {targets} {self.call_id} {self.renamed}")
 
     @classmethod
     def recall(cls, sip: ModuleType) -> Self | None:
@@ -39,5 +42,22 @@ class Passage:
         text = sip.recall(_NAME)
         if not text:
             return None
-        origin, to, back, offer, redirect, tenant, inner, dialog, call_id, renamed = text.split(" ")
-        return cls(Side(origin), Side(to), int(back), offer == "1", redirect, tenant, inner, dialog, call_id, renamed)
+        origin, to, back, offer, redirect, tenant, dialog, shown, targets, call_id, renamed = text.split(" ")
+        following = tuple(map(Endpoint.parse, targets.split(","))) if targets else ()
+        return cls(
+            Side(origin),
+            Side(to),
+            int(back),
+            offer == "1",
+            redirect,
+            tenant,
+            dialog,
+            shown,
+            call_id,
+            renamed,
+            following,
+        )
+
+    def moved(self, shown: str) -> Self:
+        """The passage once the first of the following instances is tried."""
+        return replace(self, shown=shown, next=self.next[1:])

@@ -110,9 +110,12 @@ class Routes:
             self.withheld = set(vanished)
         else:
             self.withheld &= vanished
-        forgotten = (self.rejected.keys() - values.keys()) | (vanished - self.withheld)
-        gone = dict.fromkeys(sorted(forgotten - self.withheld))
-        return self.edit({**gone, **dict(sorted(values.items()))})
+        for name in self.rejected.keys() - values.keys():
+            self._forget_value(name)
+        gone = dict.fromkeys(sorted(vanished - self.withheld))
+        # By name: two that claim a domain for the first time are told apart the same way at every start.
+        fresh = {name: values[name] for name in sorted(values) if not self._is_settled(name, values[name])}
+        return self.edit({**gone, **fresh})
 
     def accept(self) -> list[Change]:
         """Remove what was withheld."""
@@ -137,8 +140,7 @@ class Routes:
         return self.edit({name: row.raw.encode() for name, row in rows.items()})
 
     def _take(self, name: str, value: Value | None, news: _News) -> None:
-        self.rejected.pop(name, None)
-        self._waiting.pop(name, None)
+        self._forget_value(name)
         self.withheld.discard(name)
         match value:
             case None:
@@ -148,7 +150,16 @@ class Routes:
             case bytes() if not self._is_running(name, value):
                 self._read(name, value, news)
 
-    def _is_running(self, name: str, value: bytes) -> bool:
+    def _forget_value(self, name: str) -> None:
+        """Forget a value that was refused or waits."""
+        self.rejected.pop(name, None)
+        self._waiting.pop(name, None)
+
+    def _is_settled(self, name: str, value: Value) -> bool:
+        """Whether there is nothing to do for a tenant: this is what runs, and nothing else is known of it."""
+        return self._is_running(name, value) and name not in self.rejected
+
+    def _is_running(self, name: str, value: Value) -> bool:
         row = self._rows.get(name)
         return row is not None and row.raw.encode() == value
 
@@ -177,18 +188,18 @@ class Routes:
                 self._take(name, self._waiting[name], news)
 
     def _install(self, name: str, row: Row, news: _News) -> None:
-        self._uninstall(name, news, keep=row.domains)
+        self._uninstall(name, news)
         self._rows[name] = row
         for domain in row.domains:
             self._owners[domain] = name
             news.set(domain, row.entry)
         news.set(live.tenant_key(name), row.entry)
 
-    def _uninstall(self, name: str, news: _News, keep: Iterable[str] = ()) -> None:
+    def _uninstall(self, name: str, news: _News) -> None:
         row = self._rows.pop(name, None)
         if row is None:
             return
-        for domain in set(row.domains).difference(keep):
+        for domain in row.domains:
             del self._owners[domain]
             news.free(domain)
         news.remove(live.tenant_key(name))

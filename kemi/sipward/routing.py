@@ -19,7 +19,8 @@ Lookup = Callable[[str], Tenant | None]
 class Request:
     """The facts of a request that routing looks at.
 
-    `call_id` is the one the inner end knows; `route` is our own topmost Route's URI, if there is one.
+    `call_id` is the one the inner end knows; `route` is our own topmost Route's URI, if there is one; `strict`: the
+    request came from a strict router and was put right, so that `uri` is not the one on the wire.
     """
 
     method: str
@@ -31,7 +32,10 @@ class Request:
     callee: Uri | None
     contact_port: int
     route: Uri | None
+    in_dialog: bool
     has_sdp: bool
+    via_port: int = 0
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,9 @@ ALIVE = Answer(200, "OK", "keepalive")
 
 def initial(request: Request, edge: Edge, sealer: Sealer, lookup: Lookup) -> Decision:
     """Route a request that belongs to no dialog yet."""
+    if request.method == "ACK":
+        # No transaction knows it and no dialog either: nobody waits for it.
+        return NO_DIALOG
     if request.method == "OPTIONS" and _is_for_us(request.uri, edge):
         return ALIVE
     if request.side is Side.SERVICE:
@@ -92,7 +99,7 @@ def in_dialog(request: Request, edge: Edge, sealer: Sealer, lookup: Lookup) -> D
     # The port may have moved with the NAT's binding or a new connection, the address is the party's own.
     if request.source.host != dialog.outer.host:
         return NOT_YOURS
-    return Relay(Side.SERVICE, (dialog.inner,), dialog, revealed(request.uri, sealer))
+    return Relay(Side.SERVICE, (dialog.inner,), dialog, _revealed(request.uri, dialog.tenant, sealer))
 
 
 def _is_for_us(uri: Uri, edge: Edge) -> bool:
@@ -107,6 +114,9 @@ def _to_tenant(request: Request, edge: Edge, sealer: Sealer, lookup: Lookup) -> 
     if tenant is None:
         return NOT_FOUND
     targets = ordered(tenant, _user(request, tenant, lookup))
+    if hidden:
+        # The instance that showed this Contact knows what it is about.
+        targets = tuple(sorted(targets, key=lambda end: not hidden.contact.startswith(end.hostport)))
     if not targets:
         return NO_INSTANCE
     dialog = Dialog(tenant.name, request.source, targets[0], late=not request.has_sdp)
@@ -121,7 +131,7 @@ def _from_instance(request: Request, edge: Edge, sealer: Sealer, lookup: Lookup)
     if binding is None:
         return FORBIDDEN
     tenant = lookup(tenant_key(binding.tenant))
-    inner = _instance_at(tenant, request) if tenant else None
+    inner = _instance_at(tenant, request, edge) if tenant else None
     if inner is None:
         return FORBIDDEN
     renamed = edge.names_inside(request.call_id)
@@ -130,10 +140,10 @@ def _from_instance(request: Request, edge: Edge, sealer: Sealer, lookup: Lookup)
     return Relay(edge.network_of(binding.flow.host), (binding.flow,), dialog, own)
 
 
-def revealed(uri: Uri, sealer: Sealer) -> Uri | None:
-    """The URI of an instance behind a hidden one; None when `uri` is not a hidden one of ours."""
+def _revealed(uri: Uri, tenant: str, sealer: Sealer) -> Uri | None:
+    """The URI of the tenant's instance behind a hidden one; None when `uri` is none."""
     hidden = _hidden(uri, sealer)
-    return _unhide(uri, hidden) if hidden else None
+    return _unhide(uri, hidden) if hidden and hidden.tenant == tenant else None
 
 
 def _hidden(uri: Uri, sealer: Sealer) -> Hidden | None:
@@ -164,9 +174,13 @@ def _is_instance_of(tenant: str, known: Endpoint, source: Endpoint, lookup: Look
     return now is not None and any(source.host == instance.endpoint.host for instance in now.instances)
 
 
-def _instance_at(tenant: Tenant, request: Request) -> Endpoint | None:
+def _instance_at(tenant: Tenant, request: Request, edge: Edge) -> Endpoint | None:
     """The tenant's instance that sent the request; its listening port rather than a connection's passing one."""
     here = [i.endpoint for i in tenant.instances if i.endpoint.host == request.source.host]
+    if edge.is_self(request.source.host):
+        # On the node's own address live the instances of many tenants, told apart by their ports alone.
+        ports = (request.source.port, request.contact_port, request.via_port)
+        here = [end for end in here if end.port in ports]
     if not here:
         return None
 

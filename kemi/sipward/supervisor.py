@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +39,8 @@ class Supervisor:
     """Seconds between two starts of what does not stay up."""
     STOP_WITHIN = 5.0
     """Seconds a component gets to stop by itself."""
+    CLEARED_WITHIN = 1.0
+    """Seconds its killed processes are waited for; who should reap them may be slow."""
 
     def __init__(self, components: Sequence[Component], say: Callable[[str], None]) -> None:
         """`say` gets one line for each thing that happens."""
@@ -108,6 +111,7 @@ class Supervisor:
     def _restart(self, component: Component) -> None:
         code = component.process.returncode if component.process else 0
         self._say(f"{component.name} ended with {code}: starting it again")
+        self._clear(component)
         if time.monotonic() - component.started < self.SETTLED_AFTER:
             self._sleep(self.PAUSE)
         if not self._stopping:
@@ -118,15 +122,27 @@ class Supervisor:
 
     def _end(self, component: Component) -> None:
         process = component.process
-        if process is None or process.poll() is not None:
+        if process is None:
             return
-        process.terminate()
-        try:
-            process.wait(self.STOP_WITHIN)
-        except subprocess.TimeoutExpired:
-            self._say(f"{component.name} does not stop: killing it")
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(self.STOP_WITHIN)
+            except subprocess.TimeoutExpired:
+                self._say(f"{component.name} does not stop: killing it")
+        self._clear(component)
+        process.wait()
+
+    def _clear(self, component: Component) -> None:
+        """Kill what is left of a component: Kamailio's workers outlive a killed main process, and hold its ports."""
+        if component.process is None:
+            return
+        limit = time.monotonic() + self.CLEARED_WITHIN
+        with suppress(ProcessLookupError):
+            while time.monotonic() < limit:
+                # Its session is its process group, and the group's number is not given away while it has a member.
+                os.killpg(component.process.pid, signal.SIGKILL)
+                time.sleep(0.01)
 
 
 def _tail(component: Component, lines: int = 8) -> str:

@@ -1,7 +1,7 @@
 """Redis to the live table, in a Kamailio process of its own that may wait for Redis as no worker may.
 
 The state it publishes, one JSON object: `ready`, `redis` ("ok" or "degraded: why"), `tenants`, `domains`, `rejected`
-(key -> reason, the first hundred), `rejected_total`, `withheld`, `detail` (what needs the operator; empty: nothing).
+(key -> reason, the first fifty), `rejected_total`, `withheld`, `detail` (what needs the operator; empty: nothing).
 """
 
 import json
@@ -19,7 +19,8 @@ from sipward.snapshot import SnapshotError, Writer
 from sipward.store import TENANT, Accepted, Changed, Event, Everything, Health, watch
 from sipward.tenants import Rules
 
-_REJECTED_SHOWN = 100
+# Kamailio's RPC answers with a datagram.
+_REJECTED_SHOWN = 50
 _BACK_OFF = 0.5
 
 
@@ -153,7 +154,7 @@ def run(table: Table, settings: Settings, rules: Rules, stop: Callable[[], bool]
     _guarded(sync, sync.start)
     while not stop():
         _guarded(sync, lambda: sync.follow(stop))
-    sync.close()
+    _guarded(sync, sync.close)
 
 
 def _guarded(sync: Sync, step: Callable[[], None]) -> None:

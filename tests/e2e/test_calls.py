@@ -38,9 +38,7 @@ def test_a_call_from_behind_the_symmetric_nat_is_heard_both_ways(
     expect_audio(alice, pbx_on_node)
 
 
-@pytest.mark.parametrize(
-    "scenario", ["callee-hangs-up", "call-cancelled", "busy-486", "hold-resume", "late-offer", "late-ack"]
-)
+@pytest.mark.parametrize("scenario", ["callee-hangs-up", "call-cancelled", "busy-486", "hold-resume", "late-offer"])
 @TRANSPORTS
 def test_a_call_goes_as_the_scenario_says(
     scenario: str, transport: Transport, bob: Machine, pbx: Machine, tenant: Callable[..., Tenant]
@@ -48,6 +46,14 @@ def test_a_call_goes_as_the_scenario_says(
     acme = tenant(pbx)
     callee = sipp(pbx, scenario, "uas", talk=0.5)
     sipp(bob, scenario, transport=transport, keys=acme.keys, talk=0.5)
+    callee.wait()
+
+
+def test_a_repeated_200_goes_the_way_of_the_first(bob: Machine, pbx: Machine, tenant: Callable[..., Tenant]) -> None:
+    """SIPp takes a repeated reply over TCP, where nothing repeats by itself, for a mistake; so UDP it is."""
+    acme = tenant(pbx)
+    callee = sipp(pbx, "late-ack", "uas", talk=0.5)
+    sipp(bob, "late-ack", keys=acme.keys, talk=0.5)
     callee.wait()
 
 

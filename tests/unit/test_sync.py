@@ -377,6 +377,7 @@ def test_a_broken_table_on_disk_is_named_and_replaced(tmp_path: Path) -> None:
         with node(tmp_path, server.url) as found:
             found.until(lambda n: "routes.json: cannot be used" in n.state.get("detail", ""))
             assert found.state["ready"] is False
+            assert "internal error" not in found.state["detail"]
             server.start()
             server.put("acme", value("acme.org"))
             found.until(

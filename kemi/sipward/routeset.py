@@ -1,0 +1,105 @@
+"""Our place in the route set (RFC 3261, 12 and 16): whose Route is ours, what is left of it, what a Record-Route shows.
+
+There is one Record-Route of ours in a dialog. Each side sees it with the address that side knows, and with both ends of
+the dialog sealed into it. Routes of proxies behind us are hidden from the outside like a Contact.
+"""
+
+from dataclasses import dataclass
+from types import ModuleType
+
+from sipward.concealment import Concealment, transport_param
+from sipward.edge import Edge
+from sipward.model import Side, Socket
+from sipward.passage import Passage
+from sipward.routing import Relay
+from sipward.tokens import PARAM
+from sipward.uri import Uri, name_addrs, parse
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """The Route headers of a request: our own sealed one, if there is one, and what remains after it."""
+
+    own: Uri | None
+    others: tuple[str, ...]
+    present: bool
+
+
+class RouteSet:
+    """The Route and Record-Route changes of one worker."""
+
+    def __init__(self, sip: ModuleType, edge: Edge, conceal: Concealment) -> None:
+        """`sip`: the verbs of `sipward.kamailio`."""
+        self._sip = sip
+        self._edge = edge
+        self._conceal = conceal
+
+    def read(self) -> Routes:
+        """The running request's Routes. Those that only say "us", as an outbound proxy setting does, are gone."""
+        values = self._sip.routes()
+        for index, value in enumerate(values):
+            uri = _uri(value)
+            if uri is None or not self._edge.is_self(uri.host):
+                return Routes(None, tuple(values[index:]), present=True)
+            if uri.param(PARAM):
+                return Routes(uri, tuple(values[index + 1 :]), present=True)
+        return Routes(None, (), present=bool(values))
+
+    def put_right(self, uri: Uri) -> tuple[Uri, Routes] | None:
+        """What a strict router sent, as a loose one would have: we are in its Request-URI (RFC 3261, 16.4).
+
+        Returns the true Request-URI and the Routes, None when `uri` is not ours.
+        """
+        values = self._sip.routes()
+        target = _uri(values[-1]) if values else None
+        if target is None or uri.param(PARAM) is None or not self._edge.is_self(uri.host):
+            return None
+        return target, Routes(uri, tuple(values[:-1]), present=True)
+
+    def onward(self, routes: Routes, side: Side, relay: Relay) -> list[str]:
+        """The Routes that a request keeps: from outside only those that we hid, to outside none that is inside."""
+        if side is Side.SERVICE:
+            return [value for value in routes.others if not self._edge.names_inside(value)]
+        tenant = relay.dialog.tenant
+        return [inner for value in routes.others if (inner := self._conceal.inner_route(value, tenant))]
+
+    def write(self, others: list[str], target: Uri) -> None:
+        """Replace the Routes; a strict router is to find itself in the Request-URI (RFC 3261, 16.6, 6)."""
+        strict = _uri(others[0]) if others else None
+        if strict and strict.param("lr") is None:
+            self._sip.set_uri(strict)
+            others = [*others[1:], f"<{target}>"]
+        self._sip.set_routes(others)
+
+    def record(self, to: Side, socket: Socket, sealed: str) -> None:
+        """Put ourselves on top of the Record-Routes, as `to` knows us."""
+        self._sip.record_route(self._edge.shown_to(to, socket), _params(socket, sealed))
+
+    def turn(self, passage: Passage, back: Socket) -> None:
+        """Show our Record-Route to the side a reply goes to as the address that side knows (RFC 3261, 16.7, 8).
+
+        Those of proxies behind us are hidden from the outside, and what was hidden in the request comes back.
+        """
+        values = self._sip.record_routes()
+        turned = [self._turned(value, passage, back) for value in values]
+        if turned != values:
+            self._sip.set_record_routes(turned)
+
+    def _turned(self, value: str, passage: Passage, back: Socket) -> str:
+        if f";{PARAM}={passage.dialog}" in value:
+            shown = self._edge.shown_to(passage.origin, back)
+            return f"<sip:{shown}{_params(back, passage.shown)};lr>"
+        if inner := self._conceal.inner_route(value, passage.tenant):
+            return inner
+        if passage.to is Side.SERVICE and self._edge.names_inside(value):
+            return self._conceal.record_route(value, passage.origin, passage.tenant, back)
+        return value
+
+
+def _uri(value: str) -> Uri | None:
+    address = next(name_addrs(value), None)
+    return parse(address.uri) if address else None
+
+
+def _params(socket: Socket, sealed: str) -> str:
+    return f"{transport_param(socket)};{PARAM}={sealed}"
