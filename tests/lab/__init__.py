@@ -10,6 +10,7 @@ sip         a SIP message read from the wire
 rtp         streams of RTP counted
 calls       what a call's audio must be: who hears whom, from when on
 sipp        SIPp as phone, carrier or PBX, from a folder of sipp-scenarios
+agent       a SIP user agent that says what a test writes: forged, odd, rare
 probe       single requests and answers, asked often or timed
 audio       a sound that can be heard in a packet count: generated, never silence
 node        a Sipward node on one of the machines

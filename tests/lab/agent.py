@@ -1,4 +1,4 @@
-"""A SIP user agent that says exactly what a test writes: for what is forged, odd or rare, where SIPp is too well-bred."""
+"""A SIP user agent that says exactly what a test writes: forged, odd or rare, where SIPp is too well-bred."""
 
 import itertools
 import re
@@ -84,7 +84,7 @@ class Agent:
     def compose(self, first: str, fields: Sequence[str], body: str = "", via: str = "") -> str:
         """A request: its first line's method and URI, our Via, and the rest as given."""
         via = via or f"SIP/2.0/{self.transport.upper()} {self.hostport};rport;branch={_BRANCH}{next(_numbers)}x"
-        kind = ["Content-Type: application/sdp"] if body and not any(f.startswith("Content-Type") for f in fields) else []
+        kind = ["Content-Type: application/sdp"] if body else []
         lines = [f"{first} SIP/2.0", f"Via: {via}", "Max-Forwards: 70", *fields, *kind, f"Content-Length: {len(body)}"]
         return "\r\n".join(lines) + "\r\n\r\n" + body
 
@@ -177,6 +177,17 @@ class Agent:
             assert found == wanted, f"{self.machine.name} waits for {wanted}\n{message.text}"
             return message
 
+    def has_something(self) -> bool:
+        """Whether something but a 100 has come that was not taken yet."""
+        while True:
+            try:
+                message = self.receive(0.001)
+            except TimeoutError:
+                return False
+            if message.status != 100:
+                self._early.insert(0, message)
+                return True
+
     def expect_silence(self, seconds: float = 0.3) -> None:
         """Nothing may come for so long."""
         try:
@@ -192,12 +203,12 @@ class Agent:
 
     # --- SDP ------------------------------------------------------------------------------------------------------
 
-    def sdp(self, version: int = 1, direction: str = "sendrecv", address: str = "") -> str:
+    def sdp(self, version: int = 1) -> str:
         """A plain SDP with PCMA. Nobody listens at its port."""
         family = "IP6" if ":" in self.host else "IP4"
         return (
-            f"v=0\r\no=- 1 {version} IN {family} {self.host}\r\ns=-\r\nc=IN {family} {address or self.host}\r\nt=0 0\r\n"
-            f"m=audio {self.machine.rtp_ports[0]} RTP/AVP 8\r\na=rtpmap:8 PCMA/8000\r\na={direction}\r\n"
+            f"v=0\r\no=- 1 {version} IN {family} {self.host}\r\ns=-\r\nc=IN {family} {self.host}\r\nt=0 0\r\n"
+            f"m=audio {self.machine.rtp_ports[0]} RTP/AVP 8\r\na=rtpmap:8 PCMA/8000\r\na=sendrecv\r\n"
         )
 
 
@@ -269,6 +280,7 @@ class Talk:
 
 def _uri(value: str) -> str:
     """The URI of a name-addr."""
+    value = re.sub(r'"(?:\\.|[^"\\])*"', "", value)
     inner = re.search(r"<([^>]+)>", value)
     return inner[1] if inner else value.partition(";")[0].strip()
 
@@ -278,9 +290,11 @@ def _values(headers: Sequence[str]) -> list[str]:
     return [value.strip() for text in headers for value in _ROUTE.findall(text)]
 
 
-def answered_call(caller: Agent, callee: Agent, uri: str, **more: str) -> tuple[Talk, Talk]:
+def answered_call(
+    caller: Agent, callee: Agent, uri: str, *, domain: str = "acme.example", call_id: str = ""
+) -> tuple[Talk, Talk]:
     """A call from INVITE to ACK; both ends of it."""
-    ours = caller.begin("INVITE", uri, body=caller.sdp(), **more)  # type: ignore[arg-type]
+    ours = caller.begin("INVITE", uri, body=caller.sdp(), domain=domain, call_id=call_id)
     invite = callee.expect("INVITE")
     theirs = Talk.answering(callee, invite, "callee")
     callee.reply(invite, 200, tag="callee", body=callee.sdp())

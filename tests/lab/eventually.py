@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 
-def eventually[T](condition: Callable[[], T], within: float = 5.0, what: str = "") -> T:
+def eventually[T](condition: Callable[[], T | None], within: float = 5.0, what: str = "") -> T:
     """The first true value of `condition`; AssertionError when there is none within so many seconds."""
     deadline = time.monotonic() + within
     while not (value := condition()):

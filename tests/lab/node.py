@@ -1,6 +1,8 @@
 """A Sipward node on one of the lab's machines: configured, started, asked, looked into and stopped."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 import time
@@ -57,10 +59,15 @@ class Node:
 
     def start(self, within: float = 30.0) -> Self:
         """Write the configuration, run `sipward up`, and come back when calls can be routed."""
-        self.directory.mkdir(exist_ok=True)
-        self.config.write_text(to_toml(self._table))
+        self.configure()
         self._process = self.machine.popen(self._command("up"), log=self._log("sipward"), env=_ENVIRONMENT)
         self.wait_ready(within)
+        return self
+
+    def configure(self) -> Self:
+        """Write the configuration only."""
+        self.directory.mkdir(exist_ok=True)
+        self.config.write_text(to_toml(self._table))
         return self
 
     def wait_ready(self, within: float = 30.0) -> None:
@@ -111,6 +118,27 @@ class Node:
     def rpc(self, method: str, *params: object) -> Any:
         """Call a Kamailio RPC command. Raises rpc.UnreachableError, or ValueError when Kamailio refuses."""
         return rpc.kamailio(self.state_dir / "run", method, *params)
+
+    def media_calls(self) -> list[str]:
+        """The calls rtpengine has right now, by `tenant/Call-ID`."""
+        control = self.settings.rtp.control
+
+        def ask() -> bytes:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+                asker.settimeout(2.0)
+                asker.connect((str(control.address), control.port))
+                # A cookie of its own each time: to a known one rtpengine repeats its old answer.
+                asker.send(os.urandom(8).hex().encode() + b" d7:command4:list5:limiti1000ee")
+                return asker.recv(1 << 16)
+
+        answer = self.machine.inside(ask).decode()
+        # Bencoded: `5:callsl` and then strings, each with its length before it, up to an `e`.
+        rest, calls = answer.partition("5:callsl")[2], []
+        while rest and rest[0].isdigit():
+            size, _, rest = rest.partition(":")
+            calls.append(rest[: int(size)])
+            rest = rest[int(size) :]
+        return calls
 
     def sipward(self, *arguments: str, timeout: float = 30.0) -> Answer:
         """Run a command of the product on the node's machine, with the node's configuration."""
