@@ -24,7 +24,8 @@ _BRANCH = re.compile(r";\s*branch\s*=\s*([^;,\s]+)", re.IGNORECASE)
 _SEALED = re.compile(rf";{PARAM}=[\w-]+")
 _HANDLED = frozenset({"via", "contact", "record-route", "route", "content-length", "call-id", "cseq"})
 """Header fields that have a rule of their own, or that other messages are matched by."""
-_ECHOED = _HANDLED | {"from", "to"}
+_ENDS = frozenset({"from", "to"})
+_ECHOED = _HANDLED | _ENDS
 
 
 class Concealment:
@@ -69,8 +70,10 @@ class Concealment:
         sip = self._sip
         head, _, body = sip.buffer().partition("\r\n\r\n")
         vias: list[str] = []
-        changed = list(self._concealed(headers.lines(head), vias, to, tenant, socket, call_id))
+        lines = headers.lines(head)
+        changed = list(self._concealed(lines, vias, to, tenant, socket, call_id))
         if keep:
+            self._conceal_ends(lines, body, tenant)
             if not sip.new_transaction():
                 return False
             sip.remember(_VIAS, "\n".join(vias))
@@ -84,6 +87,13 @@ class Concealment:
         # The core writes a `received` with the true source behind any Via that does not name it.
         sip.pretend_source(socket, shown)
         return True
+
+    def _conceal_ends(self, lines: list[str], body: str, tenant: str) -> None:
+        """Clear From and To before there is a transaction: tm takes the To of a CANCEL from there (t_cancel.c)."""
+        domain = self._domain_of(tenant)
+        swept = [self._swept(line, domain) if headers.field(line)[0] in _ENDS else line for line in lines]
+        if swept != lines:
+            self._sip.set_buffer("\r\n".join(swept) + "\r\n\r\n" + body)
 
     def restore_vias(self) -> None:
         """Give a reply to an instance the Via headers of its request back."""

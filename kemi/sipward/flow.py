@@ -28,6 +28,9 @@ DIALOG_FORMING = frozenset({"INVITE", "SUBSCRIBE", "REFER", "NOTIFY"})
 ANSWERED_AT_ONCE = frozenset({"INVITE", "REGISTER", "OPTIONS", "SUBSCRIBE", "PUBLISH"})
 """What an instance itself answers at once (an INVITE with 100). Others it may pass on to a phone, and wait for it."""
 
+TIMER_F = 32_000
+"""Milliseconds that a request other than INVITE may take (RFC 3261, 17.1.2.2)."""
+
 TRY_NEXT = frozenset({500, 502, 503, 504})
 """Answers that speak of the instance, not of the call."""
 
@@ -212,9 +215,11 @@ class Flow:
         """Change a reply on its way back."""
         sip = self._sip
         status = sip.status()
-        passage = Passage.recall(sip) if status != 100 else None
+        if status == 100:
+            return self._heard()
+        passage = Passage.recall(sip)
         if passage is None:
-            return
+            return None
         method, back = sip.method(), self._edge.sockets[passage.back]
         if passage.renamed:
             sip.set_call_id(passage.renamed if passage.to is Side.SERVICE else passage.call_id)
@@ -227,6 +232,12 @@ class Flow:
             self._conceal.registered(passage.tenant, dialog.outer if dialog else None)
         else:
             self._conceal.reply(status, passage.origin, passage.tenant, back)
+        return None
+
+    def _heard(self) -> None:
+        """An instance that says 100 is not silent: from now on it has RFC 3261's time. To an INVITE tm gives it."""
+        if self._sip.method() != "INVITE":
+            self._sip.wait_longer(TIMER_F)
 
     def stray_reply(self) -> None:
         """Drop a reply that no transaction waits for: nobody knows any more how it would have to change."""
@@ -268,6 +279,7 @@ class Flow:
         self._log("failover", why, to=target.hostport)
         passage.remember(sip)
         sip.watch(failures=True)
+        sip.renew_uri()
         sip.aim(target, socket)
         at_once = sip.method() in ANSWERED_AT_ONCE
         return passage, sip.relay(self._edge.instance_timeout if at_once else 0)

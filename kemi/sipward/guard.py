@@ -31,10 +31,11 @@ class Callbacks:
             self._flow.request()
         except UnicodeDecodeError:
             # A header that routing reads is not UTF-8, which RFC 3261, 25.1 asks for.
-            self._refuse(400, "Bad Request", "not-utf8")
+            self._sip.count("not-utf8")
+            self._refuse(400, "Bad Request")
         except BaseException:
             self._report()
-            self._refuse(500, "Server Internal Error", "exception")
+            self._refuse(500, "Server Internal Error")
         return DONE
 
     def ksr_reply(self, msg: object) -> int:
@@ -65,9 +66,8 @@ class Callbacks:
             self._report()
         return DONE
 
-    def _refuse(self, code: int, reason: str, why: str) -> None:
+    def _refuse(self, code: int, reason: str) -> None:
         try:
-            self._sip.count(why)
             if self._sip.method() != "ACK":
                 self._sip.answer(code, reason)
         except BaseException:
@@ -76,6 +76,7 @@ class Callbacks:
     def _strip(self) -> None:
         """Take off a reply what may show the inside, when it could not be changed as it should."""
         try:
+            self._sip.keep_needed_headers()
             self._sip.set_contacts([])
             self._sip.set_record_routes([])
             self._sip.remove_body()

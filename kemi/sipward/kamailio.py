@@ -142,6 +142,11 @@ def remove_body() -> None:
     KSR.textopsx.remove_body()
 
 
+def renew_uri() -> None:
+    """Set the Request-URI to what it is: in a failure route tm sends only to a URI that was set there."""
+    KSR.seturi(KSR.kx.get_ruri() or "")
+
+
 def aim(target: Endpoint, socket: Socket) -> None:
     """Send to `target` from `socket`, whatever the Request-URI says."""
     KSR.setdsturi(target.uri)
@@ -182,6 +187,11 @@ def relay(timeout: int = 0) -> bool:
     if timeout:
         KSR.tm.t_set_fr(0, timeout)
     return KSR.tm.t_relay() > 0
+
+
+def wait_longer(timeout: int) -> None:
+    """Give whom the running reply came from so many milliseconds for its next one."""
+    KSR.tm.t_set_fr(0, timeout)
 
 
 def watch(failures: bool) -> None:

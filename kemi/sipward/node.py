@@ -1,5 +1,6 @@
 """One node: starts Redis, rtpengine and Kamailio, keeps them running, and says how they are."""
 
+import errno
 import fcntl
 import json
 import os
@@ -8,11 +9,13 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from socket import AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, SocketKind, socket
 from typing import Any
 
 from sipward import render, rpc
-from sipward.addresses import resolve
-from sipward.settings import Settings
+from sipward.addresses import Addresses, resolve
+from sipward.hosts import Address, hostport
+from sipward.settings import Settings, SettingsError
 from sipward.supervisor import Component, StartError, Supervisor
 
 SHARED_MEMORY = 512
@@ -28,6 +31,7 @@ def run(settings: Settings) -> int:
     addresses = resolve(settings)
     try:
         with _alone(settings):
+            _check_listeners(settings, addresses)
             render.write(settings, addresses)
             _remove_stale_sockets(settings)
             Supervisor(_components(settings), _say).run()
@@ -62,6 +66,34 @@ def _alone(settings: Settings) -> Iterator[None]:
         yield
 
 
+def _check_listeners(settings: Settings, addresses: Addresses) -> None:
+    """Try what the components will listen on: their own words for what is in the way are many, and in their logs."""
+    network, control = settings.network, settings.rtp.control
+    for listening, key in ((addresses.outside, "network.address"), (addresses.service, "network.service_address")):
+        for address in listening:
+            _try_to_bind(address, network.sip_port, SOCK_DGRAM, key)
+            _try_to_bind(address, network.sip_port, SOCK_STREAM, key)
+    _try_to_bind(control.address, control.port, SOCK_DGRAM, "rtp.control")
+
+
+def _try_to_bind(address: Address, port: int, kind: SocketKind, key: str) -> None:
+    with socket(AF_INET6 if address.version == 6 else AF_INET, kind) as trial:
+        if kind is SOCK_STREAM:
+            # Connections of an earlier run that are still closing are in nobody's way.
+            trial.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+        try:
+            trial.bind((str(address), port))
+        except OSError as error:
+            transport = "tcp" if kind is SOCK_STREAM else "udp"
+            match error.errno:
+                case errno.EADDRNOTAVAIL:
+                    raise SettingsError(f"{key}: {address} is not an address of this machine") from None
+                case errno.EADDRINUSE:
+                    raise StartError(f"{transport} {hostport(address, port)} is in use by another program") from None
+                case _:
+                    raise StartError(f"cannot listen on {transport} {hostport(address, port)}: {error}") from None
+
+
 def _components(settings: Settings) -> list[Component]:
     run_dir, logs = render.run_dir(settings), settings.state_dir / "log"
     components = [
@@ -86,6 +118,8 @@ def _components(settings: Settings) -> list[Component]:
             logs / "kamailio.log",
             lambda: bool(_routes(settings).get("ready")),
             {"SIPWARD_RUN": str(run_dir), "PYTHONPATH": sysconfig.get_path("purelib")},
+            # Without a last good table it is ready when Redis has been asked.
+            lambda: str(_routes(settings).get("redis", "")),
         ),
     ]
     if not settings.redis.url:

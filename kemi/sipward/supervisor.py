@@ -20,6 +20,8 @@ class Component:
     log: Path
     ready: Callable[[], bool]
     env: Mapping[str, str] = field(default_factory=dict)
+    waits_for: Callable[[], str] = str
+    """What it says it is waiting for, when it does not get ready; empty when it does not say."""
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
 
@@ -89,7 +91,8 @@ class Supervisor:
             if component.process is None or component.process.poll() is not None:
                 raise StartError(f"{component.name} ended at once; its log {component.log} ends:\n{_tail(component)}")
             if time.monotonic() > limit:
-                raise StartError(f"{component.name} did not get ready; its log is {component.log}")
+                reason = component.waits_for() or "it does not say why"
+                raise StartError(f"{component.name} did not get ready: {reason}; its log is {component.log}")
             self._sleep(0.02)
 
     def _watch(self) -> None:

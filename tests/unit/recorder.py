@@ -189,6 +189,9 @@ class Recorder:
     def pretend_source(self, socket: Socket, shown: str) -> None:
         self.verbs.append(("pretend_source", shown))
 
+    def renew_uri(self) -> None:
+        self.verbs.append(("renew_uri",))
+
     def aim(self, target: Endpoint, socket: Socket) -> None:
         self.verbs.append(("aim", target, socket))
 
@@ -217,6 +220,9 @@ class Recorder:
     def relay(self, timeout: int = 0) -> bool:
         self.verbs.append(("relay", timeout))
         return self.sendable
+
+    def wait_longer(self, timeout: int) -> None:
+        self.verbs.append(("wait_longer", timeout))
 
     def watch(self, replies: bool, failures: bool) -> None:
         self.verbs.append(("watch", replies, failures))

@@ -80,10 +80,13 @@ def test_a_reply_without_kept_vias_keeps_its_own() -> None:
     assert sip.headers("Via") == ["ours", "phone"]
 
 
-def test_the_transaction_is_made_of_the_request_as_it_came() -> None:
+def test_the_transaction_is_made_of_the_request_as_it_came_but_for_from_and_to() -> None:
     sip = Recorder(INVITE, PBX, INNER)
     request(sip)
-    assert [verb for verb, *_ in sip.verbs] == ["new_transaction", "set_buffer", "pretend_source"]
+    assert [verb for verb, *_ in sip.verbs] == ["set_buffer", "new_transaction", "set_buffer", "pretend_source"]
+    changed = set(str(sip.did("set_buffer")[0][0]).split("\r\n")) - set(INVITE.split("\n"))
+    assert changed
+    assert all(line.lower().startswith(("from:", "to:", "f:", "t:")) for line in changed)
     assert sip.did("pretend_source") == [("203.0.113.10:5060",)]
 
 

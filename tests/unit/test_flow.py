@@ -471,6 +471,12 @@ def test_forked_replies_are_each_answers() -> None:
         assert len(sip.did("media_answer")) == 1
 
 
+@pytest.mark.parametrize(("method", "longer"), [("INVITE", []), ("REGISTER", [(32_000,)]), ("MESSAGE", [(32_000,)])])
+def test_an_instance_that_says_100_is_not_silent(method: str, longer: list[tuple[int]]) -> None:
+    sip = routed(request(method, "sip:100@acme.example"))
+    assert answered(sip, reply(100, method)).did("wait_longer") == longer
+
+
 def test_a_100_is_left_alone() -> None:
     sip, _ = called()
     before = answered(sip, reply(100, "INVITE", "Contact: <sip:10.5.4.11>"))

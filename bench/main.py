@@ -1,0 +1,56 @@
+"""`sipward bench`: prints each figure of Sipward beside the yardstick's, and their ratio."""
+
+import json
+import os
+import statistics
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.figures import SCENARIOS, Cost, cost
+from bench.rig import rig
+
+
+def main(quick: bool = False, output: Path | None = None, only: str = "") -> int:
+    """Run the bench; `output` is where the figures go as JSON."""
+    console = Console()
+    pairs, calls, rate = (2, 600, 150) if quick else (6, 5000, 150)
+    costs: list[Cost] = []
+    with rig() as machines:
+        for scenario in [only] if only else SCENARIOS:
+            per_call = SCENARIOS[scenario][0]
+            console.print(f"measuring: {SCENARIOS[scenario][1]} ...")
+            costs.append(cost(machines, scenario, max(rate // per_call, 20), calls // per_call, pairs))
+    console.print(_table(costs))
+    console.print(f"load average {os.getloadavg()[0]:.1f}; steal {_steal():.1f} % since the machine started")
+    if output:
+        output.write_text(json.dumps([_as_json(c) for c in costs], indent=2) + "\n")
+    return 1 if any(c.failed for c in costs) else 0
+
+
+def _table(costs: list[Cost]) -> Table:
+    table = Table("CPU of all Kamailio processes, us for each", "yardstick", "Sipward", "ratio", "noise", "failed", "setup p50/p99")
+    for c in costs:
+        setup = " ".join(f"{who[0]} {p50:.1f}/{p99:.1f} ms" for who, (p50, p99) in c.setup.items())
+        table.add_row(
+            c.name,
+            f"{statistics.median(c.yardstick):.0f}",
+            f"{statistics.median(c.sipward):.0f}",
+            f"{c.ratio:.2f}",
+            f"{c.spread:.0%}",
+            str(c.failed),
+            setup,
+        )
+    return table
+
+
+def _as_json(c: Cost) -> dict[str, Any]:
+    return {"name": c.name, "yardstick_us": c.yardstick, "sipward_us": c.sipward, "ratio": c.ratio,
+            "failed": c.failed, "setup_ms": c.setup}  # fmt: skip
+
+
+def _steal() -> float:
+    fields = [int(value) for value in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    return 100 * fields[7] / sum(fields)

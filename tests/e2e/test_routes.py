@@ -1,0 +1,565 @@
+"""Routes on the wire: what is written into Redis, by the command or by hand, is what the next call does."""
+
+import json
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from lab.calls import expect_audio
+from lab.eventually import eventually, seconds_until
+from lab.network import Lab, Machine
+from lab.node import Node
+from lab.probe import Answerer, Asker
+from lab.redis import Hand, Redis
+from lab.sipp import sipp
+
+from .conftest import Tenant
+
+LIVE_WITHIN = 2.0
+"""Seconds. A generous deadline for an edit; the figures are printed."""
+
+METHODS = [
+    *("INVITE", "REGISTER", "OPTIONS", "MESSAGE", "SUBSCRIBE", "NOTIFY", "PUBLISH", "REFER", "INFO", "UPDATE", "PRACK"),
+    *("BYE", "WHATEVER"),
+]
+
+type Make = Callable[..., Tenant]
+
+
+@pytest.fixture
+def pbx2(lab: Lab) -> Machine:
+    """A second instance on another host."""
+    return lab.instance("pbx2")
+
+
+@pytest.fixture
+def hand(node: Node) -> Iterator[Hand]:
+    with Hand(node.settings.redis_socket) as hand:
+        yield hand
+
+
+def uri(machine: Machine) -> str:
+    return f"sip:{machine.address}:{machine.sip_port}"
+
+
+def value(domain: str, *instances: str, **fields: object) -> str:
+    return json.dumps({"domains": [domain], "instances": [{"uri": one} for one in instances], **fields})
+
+
+def call(phone: Machine, instance: Machine, domain: str) -> None:
+    """A call to the domain that this instance must take, with audio."""
+    callee = sipp(instance, "call-answered", "uas")
+    sipp(phone, "call-answered", keys={"domain": domain}, talk=1.1)
+    callee.wait()
+    expect_audio(phone, instance)
+
+
+class ByCommand:
+    """Edits with `sipward route`."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def put(self, name: str, domain: str, *instances: Machine) -> None:
+        chosen = [part for one in instances for part in ("--instance", uri(one))]
+        self._done("route", "add", name, "--domain", domain, *chosen, "--replace")
+
+    def remove(self, name: str) -> None:
+        self._done("route", "rm", name)
+
+    def _done(self, *arguments: str) -> None:
+        answer = self._node.sipward(*arguments)
+        assert answer.code == 0, answer
+
+
+class ByHand:
+    """Edits with redis-cli."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def put(self, name: str, domain: str, *instances: Machine) -> None:
+        assert self._node.redis("SET", f"sipward:tenant:{name}", value(domain, *map(uri, instances))) == "OK"
+
+    def remove(self, name: str) -> None:
+        assert self._node.redis("DEL", f"sipward:tenant:{name}") == "1"
+
+
+# --- an edit is live ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["pbx", "pbx_on_node"])
+@pytest.mark.parametrize("edits", [ByCommand, ByHand])
+def test_calls_follow_a_tenant_that_is_added_edited_and_removed(
+    edits: type[ByCommand | ByHand],
+    where: str,
+    node: Node,
+    bob: Machine,
+    pbx2: Machine,
+    request: pytest.FixtureRequest,
+) -> None:
+    first: Machine = request.getfixturevalue(where)
+    name = f"{edits.__name__}-{where}".lower()
+    domain = f"{edits.__name__}.{where.replace('_', '-')}.example".lower()
+    edit = edits(node)
+    sipp(bob, "unknown-tenant-404", keys={"domain": domain, "method": "INVITE"})
+    edit.put(name, domain, first)
+    eventually(lambda: node.live(domain), LIVE_WITHIN, "the tenant is live")
+    call(bob, first, domain)
+    edit.put(name, domain, pbx2)
+    eventually(lambda: pbx2.address in node.live(domain), LIVE_WITHIN, "the new instance is live")
+    call(bob, pbx2, domain)
+    edit.remove(name)
+    eventually(lambda: not node.live(domain), LIVE_WITHIN, "the tenant is gone")
+    for method in ("INVITE", "REGISTER", "OPTIONS"):
+        sipp(bob, "unknown-tenant-404", keys={"domain": domain, "method": method})
+
+
+def test_a_running_call_stays_with_its_instance_when_the_tenant_moves_to_another(
+    node: Node, bob: Machine, pbx: Machine, pbx2: Machine, tenant: Make
+) -> None:
+    acme = tenant(pbx)
+    stays, moves = sipp(pbx, "call-answered", "uas"), sipp(pbx2, "call-answered", "uas")
+    running = sipp(bob, "call-answered", keys=acme.keys, talk=2.5, port=5070, background=True)
+    bob.lab.wire.wait_for(lambda m: m.method == "ACK" and m.machine == "pbx", what="the call is up")
+    node.put(acme.name, {"domains": [acme.domain], "instances": [{"uri": uri(pbx2)}]})
+    sipp(bob, "call-answered", keys=acme.keys, talk=0.2)
+    moves.wait()
+    assert running.running
+    running.wait()
+    stays.wait()
+
+
+def test_a_running_call_ends_as_it_should_after_its_tenant_is_removed(
+    node: Node, bob: Machine, pbx: Machine, tenant: Make
+) -> None:
+    acme = tenant(pbx)
+    callee = sipp(pbx, "callee-hangs-up", "uas", talk=1.5)
+    caller = sipp(bob, "callee-hangs-up", keys=acme.keys, background=True)
+    bob.lab.wire.wait_for(lambda m: m.method == "ACK" and m.machine == "pbx", what="the call is up")
+    node.route_remove(acme.name)
+    assert caller.running
+    caller.wait()
+    callee.wait()
+
+
+def test_no_call_fails_while_routes_are_edited(
+    node: Node, hand: Hand, bob: Machine, pbx: Machine, pbx2: Machine, tenant: Make
+) -> None:
+    acme = tenant(pbx)
+    callees = [sipp(machine, "call-answered", "uas", calls=1000, timeout=60) for machine in (pbx, pbx2)]
+    calls = sipp(bob, "call-answered", keys=acme.keys, calls=200, rate=20, talk=0.3, timeout=40, background=True)
+    key = f"sipward:tenant:{acme.name}"
+    for number in range(100):
+        # Its own value changes with every call, and so do its neighbours.
+        instances = (pbx, pbx2) if number % 2 else (pbx2, pbx)
+        assert hand.call("SET", key, value(acme.domain, uri(instances[0]), redirect="pass")) == "+OK"
+        edit = ("SET", "sipward:tenant:neighbour", value("neighbour.example", uri(instances[1])))
+        assert hand.call(*(edit if number % 4 else ("DEL", edit[1])))[0] in "+:"
+        time.sleep(0.1)  # the edits go on for as long as the calls do: 200 in 10 s
+    calls.wait()
+    assert hand.call("DEL", "sipward:tenant:neighbour")[0] == ":"
+    taken = [len({m.call_id for m in bob.lab.wire.messages(machine=m.name, method="INVITE")}) for m in (pbx, pbx2)]
+    assert sum(taken) == 200
+    assert min(taken) > 50, f"both instances take calls in turn: {taken}"
+    for callee in callees:
+        callee.stop()
+
+
+def test_an_edit_is_live_within_milliseconds(
+    node: Node, hand: Hand, bob: Machine, pbx: Machine, pbx2: Machine, tenant: Make
+) -> None:
+    acme = tenant(pbx)
+    shown = measure_edits(node, hand, acme.name, acme.domain)
+    with measured_on_the_wire(bob, pbx, pbx2) as routed:
+        figures = routed(hand, acme.name, acme.domain, 60)
+    print(f"\nedit to live table: {percentiles(shown)}; edit to the next request routed by it: {percentiles(figures)}")
+
+
+def measure_edits(node: Node, hand: Hand, name: str, domain: str, count: int = 200) -> list[float]:
+    """Seconds from a SET to the entry in the live table."""
+    found = []
+    for number in range(count):
+        port = 6000 + number
+        new = value(domain, f"sip:10.5.4.99:{port}")
+        start = time.monotonic()
+        assert hand.call("SET", f"sipward:tenant:{name}", new) == "+OK"
+        eventually(lambda: f'"10.5.4.99",{port},' in node.live(domain), LIVE_WITHIN, f"edit {number}")  # noqa: B023
+        found.append(time.monotonic() - start)
+    return found
+
+
+type Measure = Callable[[Hand, str, str, int], list[float]]
+
+
+@contextmanager
+def measured_on_the_wire(phone: Machine, *instances: Machine) -> Iterator[Measure]:
+    """Seconds from a SET to the answer of the instance it names, to a request from outside."""
+    with ExitStack() as running:
+        for instance in instances:
+            running.enter_context(Answerer(instance))
+        asker = running.enter_context(Asker(phone))
+
+        def measure(hand: Hand, name: str, domain: str, count: int) -> list[float]:
+            found = []
+            for number in range(count + 1):
+                instance = instances[number % len(instances)]
+                start = time.monotonic()
+                assert hand.call("SET", f"sipward:tenant:{name}", value(domain, uri(instance))) == "+OK"
+                eventually(lambda: asker.answered_by(f"sip:{domain}") == instance.name, LIVE_WITHIN)  # noqa: B023
+                found.append(time.monotonic() - start)
+            return found[1:]  # before the first edit an instance stood there that is none
+
+        yield measure
+
+
+def percentiles(seconds: Sequence[float]) -> str:
+    cuts = statistics.quantiles(seconds, n=100)
+    return f"p50 {cuts[49] * 1000:.1f} ms, p99 {cuts[98] * 1000:.1f} ms, most {max(seconds) * 1000:.1f} ms"
+
+
+# --- finding the tenant -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "{0}",
+        "{1}",
+        "{0}.",
+        "{0}:5060",
+        "{0}:16060",
+        "{1}.:5099",
+        "{0};transport=udp",
+        "200@{1}",
+        "200@{0}.:5060;user=phone",
+    ],
+)
+def test_a_domain_is_found_whatever_its_case_trailing_dot_and_port(
+    written: str, bob: Machine, pbx: Machine, tenant: Make
+) -> None:
+    acme = tenant(pbx)
+    with Answerer(pbx), Asker(bob) as phone:
+        assert phone.answered_by("sip:" + written.format(acme.domain, acme.domain.upper())) == "pbx"
+
+
+@pytest.mark.parametrize("written", ["FOLDED.Example.", "folded.example", "FOLDED.EXAMPLE"])
+def test_a_domain_is_found_however_redis_writes_it(written: str, node: Node, bob: Machine, pbx: Machine) -> None:
+    node.put("folded", {"domains": [written], "instances": [{"uri": uri(pbx)}]})
+    with Answerer(pbx), Asker(bob) as phone:
+        assert phone.answered_by("sip:folded.example") == "pbx"
+    node.route_remove("folded")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_unknown_domain_is_404_at_once_for_every_method(method: str, node: Node, bob: Machine) -> None:
+    with Asker(bob) as phone:
+        start = time.monotonic()
+        answers = list(phone.answers("sip:200@nobody.example", method, within=0.5))
+        assert [answer.status for answer in answers] == [404]
+        assert phone.status("sip:200@nobody.example", method, within=1.0) == 404
+        assert time.monotonic() - start < 1.5
+    assert not bob.lab.wire.messages(machine="node", direction="out", requests=True)
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------
+
+BAD_URIS = {
+    "the node's own SIP port": ("sip:10.5.4.1:5060", "the node's own SIP port"),
+    "the node's own SIP port over TCP": ("sip:10.5.4.1;transport=tcp", "the node's own SIP port"),
+    "the node's own SIPS port": ("sip:10.5.4.1:5061", "the node's own SIP port"),
+    "a media port of the node": ("sip:10.5.4.1:20001", "media ports"),
+    "the control port": ("sip:127.0.0.1:2223", "must be inside network.service_networks"),
+    "a public address of the node": ("sip:203.0.113.10:5080", "must be inside network.service_networks"),
+    "a host outside the service networks": ("sip:192.0.2.1", "must be inside network.service_networks"),
+    "loopback": ("sip:127.0.0.1:5080", "must be inside network.service_networks"),
+    "loopback, IPv6": ("sip:[::1]:5080", "must be inside network.service_networks"),
+    "everybody": ("sip:0.0.0.0:5080", "must be inside network.service_networks"),
+    "a name": ("sip:pbx.example:5080", "must be sip:ADDRESS"),
+    "a user": ("sip:200@10.5.4.11", "must be sip:ADDRESS"),
+    "control characters": ("sip:10.5.4.11\r\nX: y", "must be sip:ADDRESS"),
+}
+
+BAD_VALUES = {
+    "no JSON": ("{", "not JSON"),
+    "nothing": ("", "not JSON"),
+    "no table": ("[]", "table"),
+    "an unknown field": (value("{domain}", "sip:10.5.4.11", colour="red"), "colour"),
+    "a field twice": ('{"domains": [], "domains": [], "instances": []}', "twice"),
+    "no instances": ('{"domains": ["{domain}"]}', "instances: missing"),
+    "a number as text": (
+        '{"domains": ["{domain}"], "instances": [{"uri": "sip:10.5.4.11", "weight": "5"}]}',
+        "weight",
+    ),
+    "control characters": (
+        '{"domains": ["{domain}"], "instances": [{"uri": "sip:10.5.4.11", "description": "a\\u0007b"}]}',
+        "control characters",
+    ),
+    "control characters in a domain": ('{"domains": ["a\\nb.example"], "instances": []}', "host name"),
+    "the node's own address as a domain": (value("203.0.113.10", "sip:10.5.4.11"), "an address of the node itself"),
+    **{what: (value("{domain}", bad), reason) for what, (bad, reason) in BAD_URIS.items()},
+}
+
+
+class Spoilt:
+    """A tenant that works, whose value in Redis is then spoilt by hand, and mended."""
+
+    def __init__(self, node: Node, hand: Hand, acme: Tenant, phone: Asker) -> None:
+        self._node, self._hand, self._acme, self._phone = node, hand, acme, phone
+        self.key = f"sipward:tenant:{acme.name}"
+        self._good = hand.call("GET", self.key)
+
+    def expect_refused(self, reason: str) -> None:
+        """The status names key and reason, and the last good value still routes."""
+        eventually(lambda: reason in self._rejected().get(self.key, ""), LIVE_WITHIN, f"{self.key}: {reason}")
+        assert self._node.ready
+        assert self._phone.answered_by(f"sip:{self._acme.domain}") == "pbx"
+
+    def mend(self) -> None:
+        assert self._hand.call("DEL", self.key) == ":1"
+        assert self._hand.call("SET", self.key, self._good) == "+OK"
+        eventually(lambda: self.key not in self._rejected(), LIVE_WITHIN, "the status is clean again")
+        eventually(lambda: self._phone.answered_by(f"sip:{self._acme.domain}") == "pbx", LIVE_WITHIN)
+
+    def _rejected(self) -> dict[str, str]:
+        return dict(self._node.status()["components"]["routes"]["rejected"])
+
+
+@pytest.fixture
+def spoilt(node: Node, hand: Hand, bob: Machine, pbx: Machine, tenant: Make) -> Iterator[Spoilt]:
+    acme = tenant(pbx)
+    with Answerer(pbx), Asker(bob) as phone:
+        yield Spoilt(node, hand, acme, phone)
+
+
+@pytest.mark.parametrize("what", BAD_VALUES)
+def test_a_bad_value_by_hand_is_skipped_and_the_last_good_one_stays(what: str, spoilt: Spoilt, hand: Hand) -> None:
+    bad, reason = BAD_VALUES[what]
+    assert hand.call("SET", spoilt.key, bad.replace("{domain}", "spoilt.example")) == "+OK"
+    spoilt.expect_refused(reason)
+    spoilt.mend()
+
+
+KINDS = {
+    "a list": (("RPUSH", "{}"), "holds a list"),
+    "a hash": (("HSET", "domains", "acme.example"), "holds a hash"),
+    "a set": (("SADD", "{}"), "holds a set"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_key_of_the_wrong_type_is_skipped_and_the_last_good_value_stays(
+    kind: str, spoilt: Spoilt, hand: Hand
+) -> None:
+    (command, *rest), reason = KINDS[kind]
+    hand.pipeline([("MULTI",), ("DEL", spoilt.key), (command, spoilt.key, *rest), ("EXEC",)])
+    for _ in range(2):  # what EXEC says of either
+        hand.answer()
+    spoilt.expect_refused(reason)
+    spoilt.mend()
+
+
+def test_a_value_of_a_megabyte_is_skipped_and_the_last_good_one_stays(spoilt: Spoilt, hand: Hand) -> None:
+    huge = value("spoilt.example", "sip:10.5.4.11", redirect="x" * (1 << 20))
+    assert hand.call("SET", spoilt.key, huge) == "+OK"
+    spoilt.expect_refused("at most 65536")
+    spoilt.mend()
+
+
+def test_a_tenant_whose_first_value_is_bad_reaches_nobody_and_is_named(node: Node, hand: Hand, bob: Machine) -> None:
+    key = "sipward:tenant:newcomer"
+    assert hand.call("SET", key, value("newcomer.example", "sip:192.0.2.1")) == "+OK"
+    eventually(lambda: key in node.status()["components"]["routes"]["rejected"], LIVE_WITHIN)
+    with Asker(bob) as phone:
+        assert phone.status("sip:newcomer.example") == 404
+    assert key in node.sipward("status").output
+    assert hand.call("DEL", key) == ":1"
+    eventually(lambda: not node.status()["components"]["routes"]["rejected"], LIVE_WITHIN)
+
+
+def test_a_bad_name_is_named_in_the_status(node: Node, hand: Hand, pbx: Machine) -> None:
+    key = "sipward:tenant:No Such\x07Name"
+    assert hand.call("SET", key, value("bad-name.example", uri(pbx))) == "+OK"
+    eventually(lambda: key in node.status()["components"]["routes"]["rejected"], LIVE_WITHIN)
+    assert not node.live("bad-name.example")
+    assert "\x07" not in node.sipward("status").output
+    assert hand.call("DEL", key) == ":1"
+
+
+REFUSED = {
+    **{
+        what: (["--domain", "new.example", "--instance", bad], reason)
+        for what, (bad, reason) in BAD_URIS.items()
+        if what in {"the node's own SIP port", "a media port of the node", "loopback", "control characters",
+                    "a host outside the service networks"}
+    },
+    "an unknown field": (["--domain", "new.example", "--instance", "sip:10.5.4.11,colour=red"], "colour"),
+    "a weight of nothing": (["--domain", "new.example", "--instance", "sip:10.5.4.11,weight=0"], "1 to 1000"),
+    "control characters in a domain": (["--domain", "a\nb.example", "--instance", "sip:10.5.4.11"], "host name"),
+    "another's domain": (["--domain", "TAKEN.example.", "--instance", "sip:10.5.4.11"], "belongs to tenant taken"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_the_command_refuses_a_bad_value_with_the_reason_and_writes_nothing(
+    what: str, node: Node, hand: Hand, pbx: Machine
+) -> None:
+    arguments, reason = REFUSED[what]
+    node.route_add("taken", ["taken.example"], [pbx])
+    answer = node.sipward("route", "add", "newcomer", *arguments)
+    assert answer.code == 2, answer
+    assert reason in answer.errors
+    assert "Traceback" not in answer.errors
+    assert hand.call("EXISTS", "sipward:tenant:newcomer") == ":0"
+    node.route_remove("taken")
+
+
+def test_the_command_refuses_a_bad_name(node: Node, hand: Hand) -> None:
+    answer = node.sipward("route", "add", "No Name", "--domain", "new.example", "--instance", "sip:10.5.4.11")
+    assert (answer.code, hand.call("EXISTS", "sipward:tenant:No Name")) == (2, ":0"), answer
+    assert "name" in answer.errors
+
+
+def test_of_two_tenants_that_claim_a_domain_the_first_keeps_it_until_it_lets_go(
+    node: Node, hand: Hand, bob: Machine, pbx: Machine, pbx2: Machine, tenant: Make
+) -> None:
+    first = tenant(pbx)
+    key = "sipward:tenant:claimant"
+    with Answerer(pbx), Answerer(pbx2), Asker(bob) as phone:
+        assert hand.call("SET", key, value(first.domain, uri(pbx2))) == "+OK"
+        rejected = eventually(lambda: node.status()["components"]["routes"]["rejected"].get(key), LIVE_WITHIN)
+        assert rejected == f"domains: {first.domain} belongs to tenant {first.name}"
+        assert phone.answered_by(f"sip:{first.domain}") == "pbx"
+        assert hand.call("DEL", f"sipward:tenant:{first.name}") == ":1"
+        eventually(lambda: phone.answered_by(f"sip:{first.domain}") == "pbx2", LIVE_WITHIN, "the claimant has it")
+        assert not node.status()["components"]["routes"]["rejected"]
+    node.route_remove("claimant")
+
+
+def test_a_domain_moves_between_tenants_without_a_gap(
+    node: Node, hand: Hand, bob: Machine, pbx: Machine, pbx2: Machine, tenant: Make
+) -> None:
+    old, new = tenant(pbx), tenant(pbx2)
+    domain, statuses, done = old.domain, set[int](), threading.Event()
+
+    def ask() -> None:
+        with Asker(bob) as phone:
+            while not done.is_set():
+                statuses.add(phone.status(f"sip:{domain}"))
+
+    with Answerer(pbx), Answerer(pbx2), Asker(bob) as phone:
+        asking = threading.Thread(target=ask)
+        asking.start()
+        for taker, giver, instance in [(new, old, pbx2), (old, new, pbx)] * 5:
+            both = json.dumps({"domains": [f"{taker.name}.own.example", domain], "instances": [{"uri": uri(instance)}]})
+            rest = value(f"{giver.name}.own.example", uri(pbx))
+            keys = [f"sipward:tenant:{one.name}" for one in (taker, giver)]
+            hand.pipeline([("MULTI",), ("SET", keys[0], both), ("SET", keys[1], rest), ("EXEC",)])
+            assert [hand.answer(), hand.answer()] == ["+OK", "+OK"]
+            eventually(lambda: phone.answered_by(f"sip:{domain}") == instance.name, LIVE_WITHIN)  # noqa: B023
+        done.set()
+        asking.join()
+    assert statuses == {200}
+
+
+# --- where instances may live -------------------------------------------------------------------------------------
+
+
+def test_an_instance_on_loopback_takes_calls_where_the_service_networks_list_it(own_lab: Lab) -> None:
+    with Node(own_lab, settings={"network": {"service_networks": ["10.5.4.0/24", "127.0.0.0/8"]}}) as node:
+        beside = Machine(
+            "pbx-on-loopback", node.machine.namespace, ("127.0.0.1",), own_lab, (), (40000, 40999), 5080, "node"
+        )
+        refused = node.sipward("route", "add", "acme", "--domain", "acme.example", "--instance", "sip:127.0.0.1:2223")
+        assert refused.code == 2, refused
+        assert "control port" in refused.errors
+        ByCommand(node).put("acme", "acme.example", beside)
+        eventually(lambda: node.live("acme.example"), LIVE_WITHIN)
+        call(own_lab.phone("bob"), beside, "acme.example")
+
+
+def test_a_change_of_the_service_networks_ends_what_they_no_longer_allow(own_lab: Lab) -> None:
+    pbx, phone = own_lab.instance("pbx"), own_lab.phone("bob")
+    with Answerer(pbx), Asker(phone) as bob:
+        with Node(own_lab) as node:
+            node.route_add("acme", ["acme.example"], [pbx])
+            assert bob.answered_by("sip:acme.example") == "pbx"
+        with Node(own_lab, settings={"network": {"service_networks": ["10.5.5.0/24"]}}) as node:
+            assert bob.status("sip:acme.example") == 404
+            rejected = node.status()["components"]["routes"]["rejected"]
+            assert "must be inside network.service_networks" in rejected["sipward:tenant:acme"]
+
+
+# --- many ---------------------------------------------------------------------------------------------------------
+
+MANY = 100_000
+
+
+@pytest.mark.many_tenants
+def test_an_edit_among_a_hundred_thousand_tenants_is_live_within_milliseconds(own_lab: Lab) -> None:
+    pbx, pbx2, bob = own_lab.instance("pbx"), own_lab.instance("pbx2"), own_lab.phone("bob")
+    node = Node(own_lab)
+    with Redis(node.machine) as redis, Hand(redis.socket) as hand:
+        node = Node(own_lab, settings={"redis": {"url": redis.url}})
+        filled = seconds_taken(
+            lambda: hand.pipeline(
+                ("SET", f"sipward:tenant:t{n}", value(f"t{n}.example", "sip:10.5.4.11", redirect="pass"))
+                for n in range(MANY)
+            )
+        )
+        from_redis = seconds_taken(node.start)
+        assert node.status()["components"]["routes"]["tenants"] == MANY
+        shown = measure_edits(node, hand, "t50000", "t50000.example")
+        with measured_on_the_wire(bob, pbx, pbx2) as routed:
+            figures = routed(hand, "t77777", "t77777.example", 60)
+        last = node.live("t77777.example")
+        kept = seconds_until(lambda: is_on_disk(node, last), within=30, what="the last edit is on disk")
+        memory = describe_memory(node)
+        assert node.stop() == 0
+    from_disk = seconds_taken(node.start)
+    assert node.status()["components"]["redis"]["state"] == "degraded"
+    with Answerer(pbx), Answerer(pbx2), Asker(bob) as phone:
+        assert phone.answered_by("sip:t99999.example") == "pbx"
+        assert node.live("t77777.example") == last
+        assert phone.answered_by("sip:t77777.example") == "pbx"
+    assert node.stop() == 0
+    print(
+        f"\n{MANY} tenants: written into Redis in {filled:.1f} s; start from Redis {from_redis:.1f} s, from the last "
+        f"good table {from_disk:.1f} s; last edit on disk after {kept:.1f} s; {memory}\n"
+        f"edit to live table: {percentiles(shown)}; edit to the next request routed by it: {percentiles(figures)}"
+    )
+
+
+def is_on_disk(node: Node, entry: str) -> bool:
+    path = node.settings.routes_file
+    # Some 30 MB: not read at every question.
+    time.sleep(0.2)
+    return path.exists() and json.dumps(entry) in path.read_text()
+
+
+def seconds_taken(action: Callable[[], object]) -> float:
+    return seconds_until(lambda: (action(), True))
+
+
+def describe_memory(node: Node) -> str:
+    shared = node.rpc("core.shmmem")
+    own = {"sync": 0, "worker": 0}
+    for process in node.rpc("core.psx"):
+        kind = "sync" if "sync" in process["DSC"] else "worker"
+        own[kind] = max(own[kind], resident(process["PID"]))
+    disk = node.settings.routes_file.stat().st_size >> 20
+    return (
+        f"shared memory {shared['used'] >> 20} of {shared['total'] >> 20} MB, sync process {own['sync']} MB, "
+        f"largest worker {own['worker']} MB, last good table {disk} MB"
+    )
+
+
+def resident(pid: int) -> int:
+    """MB of a process in memory, what it shares included."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) >> 10

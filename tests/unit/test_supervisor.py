@@ -1,0 +1,151 @@
+"""The supervisor with small shell programs: what it starts again, what it leaves behind, what it says."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from sipward.supervisor import Component, StartError, Supervisor
+
+PATIENCE = 10.0
+
+
+@pytest.fixture(autouse=True)
+def own_signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The supervisor takes the signals of the process; here they are given back."""
+    monkeypatch.setattr(Supervisor, "PAUSE", 0.01)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    signal.set_wakeup_fd(-1)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def component(tmp_path: Path, script: str, ready: Callable[[], bool] = lambda: True, name: str = "part") -> Component:
+    return Component(name, ["sh", "-c", script], tmp_path / f"{name}.log", ready)
+
+
+def run(components: Sequence[Component], meanwhile: Callable[[], None]) -> list[str]:
+    """Run until `meanwhile`, in a thread of its own, has come to its end; what was said."""
+    said: list[str] = []
+    problems: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            wait_for(lambda: "ready" in said)
+            meanwhile()
+        except BaseException as problem:
+            problems.append(problem)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    Supervisor(components, said.append).run()
+    thread.join()
+    if problems:
+        raise problems[0]
+    return said
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def pid_in(path: Path) -> int:
+    with suppress(OSError, ValueError):
+        return int(path.read_text())
+    return 0
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def test_what_ends_is_started_again(tmp_path: Path) -> None:
+    part = component(tmp_path, "exec sleep 100")
+
+    def kill() -> None:
+        assert part.process
+        first = part.process.pid
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: part.process and part.process.pid != first)
+
+    said = run([part], kill)
+    assert said == ["ready", "part ended with -9: starting it again"]
+    assert part.process
+    assert not is_alive(part.process.pid)
+
+
+def test_children_that_outlive_a_killed_component_are_gone_before_it_starts_again(tmp_path: Path) -> None:
+    """Kamailio's workers do, and hold its ports."""
+    child, second = tmp_path / "child", tmp_path / "second"
+    script = f"""
+        [ -e {child} ] && {{ kill -0 $(cat {child}) 2>/dev/null && echo alive >{second} || echo gone >{second}; }}
+        sleep 100 & echo $! >{child}.new; mv {child}.new {child}; wait"""
+    part = component(tmp_path, script, child.exists)
+
+    def kill() -> None:
+        assert part.process
+        os.kill(part.process.pid, signal.SIGKILL)
+        wait_for(second.exists)
+        wait_for(second.read_text)
+
+    run([part], kill)
+    assert second.read_text() == "gone\n"
+    assert not is_alive(pid_in(child)), "nor does one outlive the end"
+
+
+def test_components_stop_in_reverse_order(tmp_path: Path) -> None:
+    ends = tmp_path / "ends"
+    parts = [
+        component(
+            tmp_path,
+            f"trap 'echo {name} >>{ends}; exit' TERM; touch {tmp_path}/{name}; while :; do sleep 0.01; done",
+            (tmp_path / name).exists,
+            name,
+        )
+        for name in ("first", "second", "third")
+    ]
+    run(parts, lambda: None)
+    assert ends.read_text().split() == ["third", "second", "first"]
+
+
+def test_a_component_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Supervisor, "STOP_WITHIN", 0.1)
+    deaf = tmp_path / "deaf"
+    part = component(tmp_path, f"trap '' TERM; touch {deaf}; while :; do sleep 0.01; done", deaf.exists)
+    assert run([part], lambda: None) == ["ready", "part does not stop: killing it"]
+    assert part.process
+    assert not is_alive(part.process.pid)
+
+
+def test_a_component_that_ends_while_starting_ends_the_start_with_the_end_of_its_log(tmp_path: Path) -> None:
+    first, second = component(tmp_path, "exec sleep 100", name="first"), component(tmp_path, "echo oh; exit 3", bool)
+    with pytest.raises(StartError, match=r"part ended at once; its log .*part.log ends:\noh"):
+        Supervisor([first, second], print).run()
+    assert first.process
+    assert not is_alive(first.process.pid)
+
+
+def test_a_component_that_does_not_get_ready_says_what_it_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Supervisor, "READY_WITHIN", 0.1)
+    part = component(tmp_path, "exec sleep 100", bool)
+    part.waits_for = lambda: "degraded: Redis cannot be used"
+    with pytest.raises(StartError, match=r"part did not get ready: degraded: Redis cannot be used; its log is "):
+        Supervisor([part], print).run()
+    assert part.process
+    assert not is_alive(part.process.pid)
