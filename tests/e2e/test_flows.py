@@ -115,6 +115,19 @@ def test_a_phone_that_answers_a_notify_after_four_seconds_is_not_a_408(
         instance.expect(200)
 
 
+def test_a_phone_behind_a_nat_is_answered_though_it_asks_for_no_rport(
+    alice: Machine, instance: Agent, acme: Tenant
+) -> None:
+    with Agent(alice) as phone:
+        fields = ["From: <sip:a@a.example>;tag=1", f"To: <sip:200@{acme.domain}>", f"Call-ID: rport-{time.time_ns():x}"]
+        via = f"SIP/2.0/UDP {phone.hostport};branch=z9hG4bKnorport"
+        phone.send(phone.compose(f"MESSAGE sip:200@{acme.domain}", [*fields, "CSeq: 1 MESSAGE"], via=via))
+        instance.reply(instance.expect("MESSAGE"), 200, tag="i")
+        phone.expect(200)
+        phone.send(phone.compose("MESSAGE sip:200@nobody.example", [*fields, "CSeq: 2 MESSAGE"], via=f"{via}2"))
+        phone.expect(404)
+
+
 # --- registered ---------------------------------------------------------------------------------------------------
 
 
@@ -222,6 +235,26 @@ def test_a_request_to_a_phone_whose_connection_is_gone_fails_at_once(
     if method == "INVITE":
         instance.acknowledge(refusal)
     instance.expect_silence(0.7)
+
+
+def test_no_connection_is_opened_to_a_phone_whose_own_is_gone(
+    node: Node, bob: Machine, instance: Agent, acme: Tenant
+) -> None:
+    before = _connections(node)
+    with Agent(bob, "tcp") as phone:
+        bound = registered(phone, instance, acme.domain)
+        place = (phone.host, phone.port)
+        phone.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    assert bob.lab.wire.wait_until(lambda: _connections(node) <= before)
+    # Whoever has got the address by now is somebody else.
+    with bob.socket(socket.AF_INET, socket.SOCK_STREAM) as stranger:
+        stranger.bind(place)
+        stranger.listen()
+        instance.begin("MESSAGE", bound, domain=acme.domain)
+        instance.expect(430)
+        stranger.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            stranger.accept()
 
 
 @pytest.mark.parametrize("method", ["INVITE", "MESSAGE", "OPTIONS", "NOTIFY"])

@@ -289,7 +289,9 @@ def test_a_dialogs_route_leads_to_its_ends_whatever_the_request_uri_says(
         claimed = replace(ours, target=uri, routes=[*ours.routes, "<sip:203.0.113.20;lr>"])
         claimed.send("INFO", cseq=ours.cseq + 1)
         ours.cseq += 1
-        instance.reply(instance.expect("INFO"), 200)
+        info = instance.expect("INFO")
+        assert not info.headers("Route")
+        instance.reply(info, 200)
         phone.expect(200)
     victim.expect_silence(0.1)
     assert not watch.elsewhere(phone, instance)
@@ -342,6 +344,8 @@ def test_an_outsider_on_the_service_socket_is_nobody(
         for uri in (bound, f"sip:200@{acme.domain}", "sip:0900@203.0.113.20"):
             intruder.begin(method, uri)
             watch.refused(intruder, by=(403,))
+        intruder.begin("OPTIONS", f"sip:{intruder.node}")
+        watch.refused(intruder, by=(403,))
     phone.expect_silence(0.1)
 
 

@@ -110,7 +110,19 @@ class Recorder:
         if uri is None:
             return None
         caller, callee = (parse(self.header(name).partition("<")[2].partition(">")[0]) for name in ("From", "To"))
-        return Request(self.method(), side, sender, inner_call_id, uri, caller, callee, 0, own_route, self.has_sdp())
+        return Request(
+            self.method(),
+            side,
+            sender,
+            inner_call_id,
+            uri,
+            caller,
+            callee,
+            contact_port=0,
+            route=own_route,
+            in_dialog=self.has_to_tag(),
+            has_sdp=self.has_sdp(),
+        )
 
     def routes(self) -> list[str]:
         return [value for text in self.headers("Route") for value in split_list(text)]
@@ -224,8 +236,11 @@ class Recorder:
     def wait_longer(self, timeout: int) -> None:
         self.verbs.append(("wait_longer", timeout))
 
-    def watch(self, replies: bool, failures: bool) -> None:
-        self.verbs.append(("watch", replies, failures))
+    def watch(self, failures: bool) -> None:
+        self.verbs.append(("watch", failures))
+
+    def drop_reply(self) -> None:
+        self.verbs.append(("drop_reply",))
 
     def answer(self, code: int, reason: str, headers: str = "") -> None:
         self.verbs.append(("answer", code, headers))

@@ -177,7 +177,7 @@ def test_an_invite_from_outside_reaches_the_instance_with_audio_and_our_record_r
     sip = routed(request("INVITE", "sip:100@acme.example", sdp=True))
     assert sip.did("aim") == [(PBX, INNER)]
     assert sip.did("relay") == [(2000,)]
-    assert sip.did("watch") == [(True, True)]
+    assert sip.did("watch") == [(True,)]
     assert sip.did("media_offer") == [(media.offer("acme", "1@h", Side.OUTSIDE, Side.SERVICE, False),)]
     [value] = sip.record_routes()
     assert value == f"<sip:10.5.4.1:5060;sw={DIALOG.seal(SEALER, '1@h')};lr>"
@@ -303,7 +303,7 @@ def test_in_a_dialog_a_phones_request_reaches_the_instance_with_rfc_timers(metho
     sip = routed(within(method, f"sip:100@203.0.113.10:5060;sw={hidden}", "Route: <sip:far.example;lr>"))
     assert sip.did("aim") == [(PBX, INNER)]
     assert sip.did("relay") == [(0,)]
-    assert sip.did("watch") == [(True, False)]
+    assert sip.did("watch") == [(False,)]
     assert sip.new_uri == "sip:100@10.5.4.11:5080"
     assert sip.routes() == []
     assert not sip.record_routes()
@@ -534,7 +534,7 @@ def test_a_silent_or_broken_instance_is_followed_by_the_next(status: int, silent
     sip = failed(doubled(), status, silent)
     assert sip.did("aim") == [(PBX2, INNER)]
     assert sip.did("relay") == [(2000,)]
-    assert sip.did("watch") == [(True, True)]
+    assert sip.did("watch") == [(True,)]
     assert not sip.did("media_delete")
 
 

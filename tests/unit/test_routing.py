@@ -44,8 +44,9 @@ def uri(text: str) -> Uri:
 
 def request(target: str = "sip:100@acme.example", **changes: object) -> Request:
     plain = Request(
-        "INVITE", Side.OUTSIDE, PHONE, CALL_ID, uri(target), uri("sip:7@x.example"), uri("sip:100@y"), 0, None, True
-    )
+        "INVITE", Side.OUTSIDE, PHONE, CALL_ID, uri(target), uri("sip:7@x.example"), uri("sip:100@y"), 0, None,
+        in_dialog=False, has_sdp=True,
+    )  # fmt: skip
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
