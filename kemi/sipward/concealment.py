@@ -8,6 +8,7 @@ an instance reaches the phone through us whether it knows Path (RFC 3327) or not
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from types import ModuleType
 
 from sipward import headers
@@ -26,6 +27,7 @@ _HANDLED = frozenset({"via", "contact", "record-route", "route", "content-length
 """Header fields that have a rule of their own, or that other messages are matched by."""
 _ENDS = frozenset({"from", "to"})
 _ECHOED = _HANDLED | _ENDS
+_UNSWEPT = _ECHOED | {""}
 
 
 class Concealment:
@@ -37,6 +39,8 @@ class Concealment:
         self._edge = edge
         self._sealer = sealer
         self._domain_of = domain_of
+        # An instance shows the same Contact in every message, and a seal is always the same for the same text.
+        self._hidden = lru_cache(maxsize=4096)(self._hidden_contacts)
 
     def register(self, dialog: Dialog, socket: Socket) -> None:
         """Let the registrar see each Contact at our service address, with the phone's flow sealed in."""
@@ -124,10 +128,9 @@ class Concealment:
 
     def reply(self, status: int, to: Side, tenant: str, socket: Socket) -> None:
         """Hide what an instance's reply says of the inside."""
-        if 300 <= status < 400:
-            self._replace_contacts(lambda uri: self._hide_inner(uri, to, tenant, socket))
-        else:
-            self._replace_contacts(lambda uri: self._hide(uri, to, tenant, socket))
+        redirects = 300 <= status < 400
+        if texts := self._sip.contacts():
+            self._sip.set_contacts([self._hidden(text, to, tenant, socket, redirects) for text in texts])
         self._sweep_reply(tenant)
 
     def _concealed(
@@ -143,8 +146,7 @@ class Concealment:
             if name == "via":
                 vias.append(value)
             elif name == "contact":
-                hidden = _contacts([value], lambda uri: self._hide(uri, to, tenant, socket))
-                yield f"Contact: {', '.join(hidden)}"
+                yield f"Contact: {self._hidden(value, to, tenant, socket, False)}"
             elif name == "record-route":
                 hidden = [self.record_route(route, to, tenant, socket) for route in split_list(value)]
                 yield f"Record-Route: {', '.join(hidden)}"
@@ -163,6 +165,9 @@ class Concealment:
             # What cannot be read cannot be cleared: only the fields that a reply needs go on.
             self._sip.keep_needed_headers()
             return
+        suspects = {headers.name_at(head, at) for mark in self._edge.marks for at in headers.places(head, mark)}
+        if suspects <= _UNSWEPT:
+            return
         fields = [headers.field(line) for line in headers.lines(head)[1:]]
         inner = {name for name, value in fields if name not in _ECHOED and self._edge.names_inside(value)}
         for name in inner:
@@ -175,6 +180,11 @@ class Concealment:
             lambda match: domain if self._edge.is_inside(match[1] or match[2] or match[3]) else match[0], line
         )
         return _SEALED.sub("", swept) if PARAM in swept else swept
+
+    def _hidden_contacts(self, text: str, to: Side, tenant: str, socket: Socket, redirects: bool) -> str:
+        """A Contact header's text with the instance hidden; of a redirection only what is inside."""
+        hide = self._hide_inner if redirects else self._hide
+        return ", ".join(_contacts([text], lambda uri: hide(uri, to, tenant, socket)))
 
     def _hide(self, uri: Uri, to: Side, tenant: str, socket: Socket) -> Uri:
         text = Hidden(tenant, uri.rest).seal(self._sealer)

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,13 @@ class Edge:
         self._service = [ip_network(network) for network in service_networks]
         self._local = [ip_network(network) for network in local_networks]
 
-        self._index = {socket.local: index for index, socket in reversed(list(enumerate(self.sockets)))}
+        self._own = {socket.local: index for index, socket in reversed(list(enumerate(self.sockets)))}
         self._by_side = {(s.side, s.local.transport, s.is_ipv6): s for s in reversed(self.sockets)}
         service = {s.local for s in self.sockets if s.side is Side.SERVICE}
         self._service_only = service - {s.local for s in self.sockets if s.side is not Side.SERVICE}
         self._service_any = service
         self._inner_hosts = {end.host for end in self._service_only}
+        self.marks = _marks(self._service, self._inner_hosts)
         hosts = {s.local.host for s in self.sockets} | {s.public for s in self.sockets} | set(names)
         self._hosts = frozenset(domain_key(host) for host in hosts)
         self.network_of = lru_cache(maxsize=65536)(self._network_of)
@@ -57,16 +58,16 @@ class Edge:
             return Side.SERVICE
         return Side.LOCAL if any(address in network for network in self._local) else Side.OUTSIDE
 
-    def side_of(self, received_on: Endpoint, source: Endpoint) -> Side | None:
+    def side_of(self, socket: Socket, source: Endpoint) -> Side | None:
         """The side a message comes from: socket and source together, since a source alone can be forged.
 
         None: the message is on a socket where its source has no business.
         """
         network = self.network_of(source.host)
-        if received_on in self._service_only:
+        if socket.local in self._service_only:
             return Side.SERVICE if network is Side.SERVICE else None
         if network is Side.SERVICE:
-            return Side.SERVICE if received_on in self._service_any else None
+            return Side.SERVICE if socket.local in self._service_any else None
         return network
 
     def socket_for(self, side: Side, peer: Endpoint) -> Socket | None:
@@ -76,7 +77,9 @@ class Edge:
 
     def names_inside(self, text: str) -> bool:
         """Whether a text holds an inner address."""
-        return any(self.is_inside(match[1] or match[2] or match[3]) for match in ADDRESS.finditer(text))
+        return any(mark in text for mark in self.marks) and any(
+            self.is_inside(match[1] or match[2] or match[3]) for match in ADDRESS.finditer(text)
+        )
 
     def is_inside(self, host: str) -> bool:
         """Whether an address must not be seen outside: in a service network, or ours on that side alone."""
@@ -85,9 +88,9 @@ class Edge:
         except ValueError:
             return False
 
-    def index_of(self, received_on: Endpoint) -> int:
-        """The index in `sockets` of our socket at an address of ours."""
-        return self._index[received_on]
+    def index_of(self, socket: Socket) -> int:
+        """The name of a socket in the configuration; two sides may share one."""
+        return self._own[socket.local]
 
     def shown_to(self, side: Side, socket: Socket) -> str:
         """`host:port` under which `side` knows a socket: the public address only outside."""
@@ -100,7 +103,7 @@ class Edge:
 
     def is_own_socket(self, peer: Endpoint) -> bool:
         """Whether an address is one of our own listening sockets: a message from there has looped."""
-        return peer in self._index
+        return peer in self._own
 
     def to_json(self) -> str:
         """The text that `load` reads. The keys are not in it: they stay in a file of their own."""
@@ -113,6 +116,22 @@ class Edge:
                 "instance_timeout": self.instance_timeout,
             }
         )
+
+
+def _marks(networks: Iterable[IPv4Network | IPv6Network], hosts: Iterable[str]) -> tuple[str, ...]:
+    """How the addresses of networks and hosts begin in a text: a cheap question that spares the exact one."""
+    return tuple(sorted({mark for network in [*networks, *map(ip_network, hosts)] for mark in _beginnings(network)}))
+
+
+def _beginnings(network: IPv4Network | IPv6Network) -> set[str]:
+    """IPv4: the octets that the network fixes; IPv6: its first group, with zeros or not, in either case."""
+    if isinstance(network, IPv4Network):
+        fixed = str(network.network_address).split(".")[: network.prefixlen // 8]
+        return {"".join(f"{octet}." for octet in fixed)[: None if len(fixed) < 4 else -1]}
+    if network.prefixlen < 16:
+        return {":"}
+    group = network.network_address.exploded[:4]
+    return {spelling for text in (group, group.lstrip("0")) for spelling in (text, text.upper())}
 
 
 def load(path: Path, keys: Path) -> Edge:

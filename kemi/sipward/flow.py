@@ -5,8 +5,8 @@ about destinations: that is `routing`. What a message shows and carries is chang
 `anchor`.
 """
 
-from dataclasses import replace
 from types import ModuleType
+from typing import NamedTuple
 
 from sipward import live, routing
 from sipward.anchor import Anchor
@@ -48,6 +48,13 @@ NOT_READY = Answer(503, "Service Unavailable", "not-ready", retry_after=2)
 """The live table has not been loaded yet: nobody can be told that a domain is unknown."""
 
 
+class Seen(NamedTuple):
+    """How a request came: its Call-ID, and the index of the socket that received it."""
+
+    call_id: str
+    back: int
+
+
 class Flow:
     """The callbacks of one worker."""
 
@@ -79,8 +86,8 @@ class Flow:
             return None
         if not sip.forwards_left():
             return self._answer(TOO_MANY_HOPS)
-        sender = sip.source()
-        side = self._edge.side_of(sip.received_on(), sender)
+        sender, back = sip.source(), sip.received_on()
+        side = self._edge.side_of(self._edge.sockets[back], sender)
         if side is None:
             return self._answer(FOREIGN_SOURCE)
         if self._edge.is_own_socket(sender):
@@ -88,9 +95,9 @@ class Flow:
         if side is not Side.SERVICE:
             # The answer goes back through the NAT the request came through (RFC 3581), asked for or not.
             sip.answer_to_source()
-        return self._route(side, sender)
+        return self._route(side, sender, back)
 
-    def _route(self, side: Side, sender: Endpoint) -> None:
+    def _route(self, side: Side, sender: Endpoint, back: int) -> None:
         sip = self._sip
         call_id = sip.call_id()
         if not (call_id.isascii() and call_id.isprintable()) or " " in call_id:
@@ -102,11 +109,11 @@ class Flow:
         decision = self._decide(request)
         if decision is routing.NO_DIALOG and (strict := self._routes.put_right(request.uri)):
             uri, routes = strict
-            request = replace(request, uri=uri, route=routes.own, strict=True)
+            request = request._replace(uri=uri, route=routes.own, strict=True)
             decision = self._decide(request)
         match decision:
             case Relay():
-                return self._relay(request, decision, routes, call_id)
+                return self._relay(request, decision, routes, Seen(call_id, back))
             case Answer():
                 if decision is routing.NOT_FOUND and not sip.has_routes():
                     decision = NOT_READY
@@ -116,8 +123,8 @@ class Flow:
         route = routing.in_dialog if request.in_dialog else routing.initial
         return route(request, self._edge, self._sealer, self.tenant)
 
-    def _relay(self, request: Request, relay: Relay, routes: Routes, seen: str) -> None:
-        """Change the request for the side it goes to, and send it. `seen`: its Call-ID as it came."""
+    def _relay(self, request: Request, relay: Relay, routes: Routes, seen: Seen) -> None:
+        """Change the request for the side it goes to, and send it."""
         sip, outwards = self._sip, relay.to is not Side.SERVICE
         target = relay.targets[0]
         socket = self._edge.socket_for(relay.to, target)
@@ -128,7 +135,7 @@ class Flow:
             keep = request.method != "ACK"
             if not self._conceal.request(relay.to, relay.dialog.tenant, socket, shown, keep):
                 return None
-        elif seen != request.call_id:
+        elif seen.call_id != request.call_id:
             sip.set_call_id(request.call_id)
         if relay.uri or request.strict:
             sip.set_uri(relay.uri or request.uri)
@@ -140,12 +147,12 @@ class Flow:
         self._change_for_method(request, relay, socket, sealed)
         if outwards and target.transport != "udp":
             sip.only_over_open_connection()
-        sip.aim(target, socket)
+        sip.aim(target, self._edge.index_of(socket))
         if request.method == "ACK":
             # The ACK of a 2xx has no transaction and no answer (RFC 3261, 13.2.2.4).
             sip.relay()
             return None
-        self._remember(request, relay, sealed, shown if outwards else seen)
+        self._remember(request, relay, sealed, shown if outwards else seen.call_id, seen.back)
         return self._send(request, relay)
 
     def _change_for_method(self, request: Request, relay: Relay, socket: Socket, sealed: str) -> None:
@@ -175,12 +182,11 @@ class Flow:
             return request.route.param(PARAM) or ""
         return relay.dialog.seal(self._sealer, request.call_id)
 
-    def _remember(self, request: Request, relay: Relay, sealed: str, shown: str) -> None:
-        sip = self._sip
+    def _remember(self, request: Request, relay: Relay, sealed: str, shown: str, back: int) -> None:
         Passage(
             origin=request.side,
             to=relay.to,
-            back=self._edge.index_of(sip.received_on()),
+            back=back,
             has_offer=request.has_sdp,
             redirect=relay.redirect,
             tenant=relay.dialog.tenant,
@@ -189,7 +195,7 @@ class Flow:
             call_id=request.call_id,
             renamed=shown if shown != request.call_id else "",
             next=relay.targets[1:],
-        ).remember(sip)
+        ).remember(self._sip)
 
     def _cancel(self) -> None:
         sip = self._sip
@@ -280,13 +286,13 @@ class Flow:
         passage.remember(sip)
         sip.watch(failures=True)
         sip.renew_uri()
-        sip.aim(target, socket)
+        sip.aim(target, self._edge.index_of(socket))
         at_once = sip.method() in ANSWERED_AT_ONCE
         return passage, sip.relay(self._edge.instance_timeout if at_once else 0)
 
     def _shown_after_failover(self, passage: Passage, target: Endpoint) -> str:
         dialog = Dialog.open(self._sealer, passage.dialog, passage.call_id)
-        return replace(dialog, inner=target).seal(self._sealer, passage.call_id) if dialog else passage.shown
+        return dialog._replace(inner=target).seal(self._sealer, passage.call_id) if dialog else passage.shown
 
     def _end_call(self, passage: Passage) -> None:
         if self._sip.method() == "INVITE":

@@ -1,6 +1,7 @@
 """The header part of a message as lines, for changes that concern all of it (RFC 3261, 7.3)."""
 
 import re
+from collections.abc import Iterator
 
 _FOLD = re.compile(r"\r?\n[ \t]+")
 _LONG_NAMES = {
@@ -37,3 +38,19 @@ def field(line: str) -> tuple[str, str]:
     name, _, value = line.partition(":")
     name = name.strip().lower()
     return _LONG_NAMES.get(name, name), value.strip()
+
+
+def places(head: str, wanted: str) -> Iterator[int]:
+    """Where a text stands in the header part."""
+    at = head.find(wanted)
+    while at >= 0:
+        yield at
+        at = head.find(wanted, at + 1)
+
+
+def name_at(head: str, at: int) -> str:
+    """The name, as `field` gives it, of the header field that an index is in; "" for the start line."""
+    start = head.rfind("\n", 0, at) + 1
+    while start and head[start] in " \t":
+        start = head.rfind("\n", 0, start - 1) + 1
+    return field(head[start:at])[0] if start else ""

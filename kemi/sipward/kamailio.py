@@ -27,9 +27,9 @@ def source() -> Endpoint:
     return Endpoint(KSR.kx.get_proto().lower(), _bare(KSR.kx.get_srcip()), int(KSR.kx.get_srcport()))
 
 
-def received_on() -> Endpoint:
-    """Our socket that received the message."""
-    return Endpoint(KSR.kx.get_proto().lower(), _bare(KSR.kx.get_rcvip()), int(KSR.kx.get_rcvport()))
+def received_on() -> int:
+    """The index of our socket that received the message, which is its name in the configuration."""
+    return int(KSR.kx.get_rcv_sock_name())
 
 
 def request(side: Side, sender: Endpoint, own_route: Uri | None, inner_call_id: str) -> Request | None:
@@ -37,19 +37,21 @@ def request(side: Side, sender: Endpoint, own_route: Uri | None, inner_call_id: 
     uri = parse(KSR.kx.get_ruri() or "")
     if uri is None:
         return None
+    in_dialog = KSR.siputils.has_totag() > 0
+    inner = side is Side.SERVICE
     return Request(
         method=method(),
         side=side,
         source=sender,
         call_id=inner_call_id,
         uri=uri,
-        caller=parse(KSR.kx.get_furi() or ""),
-        callee=parse(KSR.kx.get_turi() or ""),
-        contact_port=_port(KSR.kx.get_cturi() or "") if side is Side.SERVICE else 0,
+        caller=None if in_dialog else parse(KSR.kx.get_furi() or ""),
+        callee=None if in_dialog else parse(KSR.kx.get_turi() or ""),
+        contact_port=_port(KSR.kx.get_cturi() or "") if inner else 0,
+        via_port=int(KSR.pv.get("$via0(port)") or 5060) if inner else 0,
         route=own_route,
-        in_dialog=has_to_tag(),
+        in_dialog=in_dialog,
         has_sdp=has_sdp(),
-        via_port=int(KSR.pv.get("$via0(port)") or 5060) if side is Side.SERVICE else 0,
     )
 
 
@@ -71,11 +73,6 @@ def contacts() -> list[str]:
 def buffer() -> str:
     """The whole message as it stands. Raises UnicodeDecodeError when it is not UTF-8."""
     return KSR.kx.get_msgbuf()
-
-
-def has_to_tag() -> bool:
-    """Whether the request belongs to a dialog (RFC 3261, 12)."""
-    return KSR.siputils.has_totag() > 0
 
 
 def has_sdp() -> bool:
@@ -147,11 +144,10 @@ def renew_uri() -> None:
     KSR.seturi(KSR.kx.get_ruri() or "")
 
 
-def aim(target: Endpoint, socket: Socket) -> None:
-    """Send to `target` from `socket`, whatever the Request-URI says."""
+def aim(target: Endpoint, socket: int) -> None:
+    """Send to `target` from our socket of that index, whatever the Request-URI says."""
     KSR.setdsturi(target.uri)
-    local = socket.local
-    KSR.corex.set_send_socket(f"{local.transport}:{local.hostport}")
+    KSR.corex.set_send_socket_name(str(socket))
 
 
 def only_over_open_connection() -> None:

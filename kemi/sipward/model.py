@@ -1,8 +1,7 @@
 """The words of the project as frozen values. Imports nothing of ours, so every other module may import it."""
 
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self
+from typing import NamedTuple, Self
 
 
 class Side(StrEnum):
@@ -16,8 +15,7 @@ class Side(StrEnum):
     """The network where the PBX instances live."""
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """A transport address: `transport` is udp, tcp or tls; `host` an IP literal without brackets."""
 
     transport: str
@@ -46,8 +44,7 @@ class Endpoint:
         return cls(transport, host.strip("[]"), int(port))
 
 
-@dataclass(frozen=True, slots=True)
-class Socket:
+class Socket(NamedTuple):
     """A listening address of the node. `public` is the address the outside knows it by."""
 
     side: Side
@@ -60,8 +57,7 @@ class Socket:
         return ":" in self.local.host
 
 
-@dataclass(frozen=True, slots=True)
-class Instance:
+class Instance(NamedTuple):
     """One PBX of a tenant. Lower `priority` is tried first; `weight` shares calls within one priority."""
 
     endpoint: Endpoint
@@ -70,8 +66,7 @@ class Instance:
     drain: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Tenant:
+class Tenant(NamedTuple):
     """A customer as routing sees it.
 
     `domain` is the first of its domains, the one shown in place of inner addresses; `redirect` says what a 3xx of an

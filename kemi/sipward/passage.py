@@ -1,16 +1,14 @@
 """What the replies and the failure of a request need to know of it, kept with its transaction."""
 
-from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Self
+from typing import NamedTuple, Self
 
 from sipward.model import Endpoint, Side
 
 _NAME = "passage"
 
 
-@dataclass(frozen=True, slots=True)
-class Passage:
+class Passage(NamedTuple):
     """A request's way through the node.
 
     `back` is the index of the socket that received it; `dialog` the sealed text of both ends that the request carries,
@@ -60,4 +58,4 @@ class Passage:
 
     def moved(self, shown: str) -> Self:
         """The passage once the first of the following instances is tried."""
-        return replace(self, shown=shown, next=self.next[1:])
+        return self._replace(shown=shown, next=self.next[1:])

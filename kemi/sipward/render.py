@@ -88,8 +88,8 @@ def _write(path: Path, text: str) -> None:
 
 def _kamailio(settings: Settings, node: Edge) -> str:
     listeners: dict[Endpoint, str] = {}
-    for socket in node.sockets:
-        listeners.setdefault(socket.local, f"listen={socket.local}{_advertise(socket)}")
+    for index, socket in enumerate(node.sockets):
+        listeners.setdefault(socket.local, f'listen={socket.local}{_advertise(socket)} name "{index}"')
     names = [f'alias="{settings.fqdn}"', *(f'alias="{s.public}"' for s in node.sockets if s.public != s.local.host)]
     return _fill(
         "kamailio/kamailio.cfg",

@@ -4,8 +4,8 @@ There is one Record-Route of ours in a dialog. Each side sees it with the addres
 the dialog sealed into it. Routes of proxies behind us are hidden from the outside like a Contact.
 """
 
-from dataclasses import dataclass
 from types import ModuleType
+from typing import NamedTuple
 
 from sipward.concealment import Concealment, transport_param
 from sipward.edge import Edge
@@ -16,13 +16,15 @@ from sipward.tokens import PARAM
 from sipward.uri import Uri, name_addrs, parse
 
 
-@dataclass(frozen=True, slots=True)
-class Routes:
+class Routes(NamedTuple):
     """The Route headers of a request: our own sealed one, if there is one, and what remains after it."""
 
     own: Uri | None
     others: tuple[str, ...]
     present: bool
+
+
+_NONE = Routes(None, (), present=False)
 
 
 class RouteSet:
@@ -37,13 +39,15 @@ class RouteSet:
     def read(self) -> Routes:
         """The running request's Routes. Those that only say "us", as an outbound proxy setting does, are gone."""
         values = self._sip.routes()
+        if not values:
+            return _NONE
         for index, value in enumerate(values):
             uri = _uri(value)
             if uri is None or not self._edge.is_self(uri.host):
                 return Routes(None, tuple(values[index:]), present=True)
             if uri.param(PARAM):
                 return Routes(uri, tuple(values[index + 1 :]), present=True)
-        return Routes(None, (), present=bool(values))
+        return Routes(None, (), present=True)
 
     def put_right(self, uri: Uri) -> tuple[Uri, Routes] | None:
         """What a strict router sent, as a loose one would have: we are in its Request-URI (RFC 3261, 16.4).

@@ -1,7 +1,7 @@
 """Where a request goes: a pure function of the request and the live table. Nothing here knows Kamailio."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sipward.balance import ordered
 from sipward.edge import Edge
@@ -15,8 +15,7 @@ Lookup = Callable[[str], Tenant | None]
 """Finds a tenant by domain, or by `live.tenant_key(name)`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """The facts of a request that routing looks at.
 
     `call_id` is the one the inner end knows; `route` is our own topmost Route's URI, if there is one; `strict`: the
@@ -38,8 +37,7 @@ class Request:
     strict: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Relay:
+class Relay(NamedTuple):
     """Send it on: to the first of `targets`, to the next when one is silent or broken.
 
     `dialog` names both ends as the answer and later requests will need them; `uri` is the new Request-URI, None to
@@ -53,8 +51,7 @@ class Relay:
     redirect: str = "pass"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """Answer it here. `why` names the counter; `retry_after` in seconds."""
 
     code: int
@@ -160,7 +157,7 @@ def _user(request: Request, tenant: Tenant, lookup: Lookup) -> str:
     meet; else the called user's."""
     caller = request.caller
     if caller and caller.user:
-        home = lookup(caller.host)
+        home = tenant if caller.host == request.uri.host else lookup(caller.host)
         if home and home.name == tenant.name:
             return caller.user
     return request.uri.user or (request.callee.user if request.callee else "")

@@ -10,9 +10,9 @@ The outer end is the flow to a phone or carrier: its real address and transport 
 token). Our socket follows from it: there is one socket for each side, transport and family.
 """
 
-from dataclasses import dataclass
+from functools import lru_cache
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
-from typing import Self
+from typing import NamedTuple, Self
 
 from sipward.model import Endpoint
 from sipward.seal import Sealer
@@ -26,8 +26,7 @@ _MALFORMED = (IndexError, ValueError)
 """What reading raises when the content was sealed by a release that wrote it otherwise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Dialog:
+class Dialog(NamedTuple):
     """Both ends of a dialog, bound to the Call-ID that the inner end knows.
 
     `late`: the INVITE came without an offer (RFC 3264, 4). `renamed`: the outer end knows another Call-ID.
@@ -58,8 +57,7 @@ class Dialog:
             return None
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
+class Binding(NamedTuple):
     """A registered phone: where it really is, and the Contact it gave as `scheme:rest`, without its user part."""
 
     tenant: str
@@ -90,8 +88,7 @@ class Binding:
         return Uri(scheme, user, rest)
 
 
-@dataclass(frozen=True, slots=True)
-class Hidden:
+class Hidden(NamedTuple):
     """The host part and parameters of a URI inside that the outside must not see."""
 
     tenant: str
@@ -114,6 +111,7 @@ class Hidden:
             return None
 
 
+@lru_cache(maxsize=8192)
 def _pack(end: Endpoint) -> bytes:
     ipv6 = ":" in end.host
     kind = _TRANSPORTS.index(end.transport) | (0x80 if ipv6 else 0)

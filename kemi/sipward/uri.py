@@ -1,11 +1,10 @@
 """SIP URIs and name-addr lists, taken apart just as far as routing needs (RFC 3261, 19.1 and 25.1)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Uri:
+class Uri(NamedTuple):
     """`scheme:user@rest`, where `rest` is the host, port, parameters and headers as they were written."""
 
     scheme: str
@@ -46,8 +45,7 @@ def parse(text: str) -> Uri | None:
     return Uri(scheme, user, rest) if rest else None
 
 
-@dataclass(frozen=True, slots=True)
-class NameAddr:
+class NameAddr(NamedTuple):
     """One value of a Contact-like header: `display <uri>params`. `params` keeps its leading semicolon."""
 
     display: str
