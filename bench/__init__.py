@@ -2,5 +2,6 @@
 
 rig       the machines, both proxies, the load
 figures   what is measured, and how a figure is made of runs
+edits     how soon an edit in Redis is live
 main      the command `sipward bench`
 """

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench.rig import Load, Proxy, Rig
+from bench.rig import Proxy, Rig
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,3 @@ def percentiles(times: list[float]) -> tuple[float, float]:
     """The median and the 99th percentile."""
     ordered = sorted(times)
     return ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)]
-
-
-__all__ = ["SCENARIOS", "Cost", "Load", "cost", "percentiles"]

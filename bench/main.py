@@ -9,29 +9,43 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.figures import SCENARIOS, Cost, cost
+from bench.edits import milliseconds
+from bench.figures import SCENARIOS, Cost, cost, percentiles
 from bench.rig import rig
 
 
-def main(quick: bool = False, output: Path | None = None, only: str = "") -> int:
-    """Run the bench; `output` is where the figures go as JSON."""
+def main(quick: bool = False, output: Path | None = None) -> int:
+    """Run the bench; `output` is where the figures go as JSON. Returns the exit code: 1 when a call failed."""
     console = Console()
     pairs, calls, rate = (2, 600, 150) if quick else (6, 5000, 150)
     costs: list[Cost] = []
+    edits: dict[str, tuple[float, float]] = {}
     with rig() as machines:
-        for scenario in [only] if only else SCENARIOS:
-            per_call = SCENARIOS[scenario][0]
-            console.print(f"measuring: {SCENARIOS[scenario][1]} ...")
+        for scenario, (per_call, name) in SCENARIOS.items():
+            console.print(f"measuring: {name} ...")
             costs.append(cost(machines, scenario, max(rate // per_call, 20), calls // per_call, pairs))
+        for others in (0, 10_000 if quick else 100_000):
+            console.print(f"measuring: edits, with {others} other tenants ...")
+            edits[str(others)] = percentiles(milliseconds(machines, 200 if quick else 1000, others))
     console.print(_table(costs))
+    for tenants, (p50, p99) in edits.items():
+        console.print(f"an edit in Redis is live, with {tenants} other tenants: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
     console.print(f"load average {os.getloadavg()[0]:.1f}; steal {_steal():.1f} % since the machine started")
     if output:
-        output.write_text(json.dumps([_as_json(c) for c in costs], indent=2) + "\n")
+        output.write_text(json.dumps({"cost": [_as_json(c) for c in costs], "edit_ms": edits}, indent=2) + "\n")
     return 1 if any(c.failed for c in costs) else 0
 
 
 def _table(costs: list[Cost]) -> Table:
-    table = Table("CPU of all Kamailio processes, us for each", "yardstick", "Sipward", "ratio", "noise", "failed", "setup p50/p99")
+    table = Table(
+        "CPU of all Kamailio processes, us for each",
+        "yardstick",
+        "Sipward",
+        "ratio",
+        "noise",
+        "failed",
+        "setup p50/p99",
+    )
     for c in costs:
         setup = " ".join(f"{who[0]} {p50:.1f}/{p99:.1f} ms" for who, (p50, p99) in c.setup.items())
         table.add_row(

@@ -1,4 +1,4 @@
-"""Two proxies on one machine, Sipward and the yardstick, with one rtpengine, one instance behind and one caller before."""
+"""Two proxies on one machine, Sipward and the yardstick, with one rtpengine, one instance and one caller."""
 
 import contextlib
 import sys
@@ -67,6 +67,7 @@ class Rig:
     """The lab with both proxies running."""
 
     def __init__(self, lab: Lab, node: Node, yardstick: Proxy) -> None:
+        """`node` and `yardstick` run already."""
         self.lab = lab
         self.node = node
         self.sipward = Proxy("sipward", INTERNET.host(10)[0], node.state_dir / "run")

@@ -82,6 +82,16 @@ def demo() -> None:
     raise typer.Exit(import_module("lab.demo").main() or 0)
 
 
+@app.command()
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer runs, in some three minutes.")] = False,
+    output: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there.")] = None,
+) -> None:
+    """Measure what a message costs against a native configuration of Kamailio that does the same and no more."""
+    sys.path[:0] = [str(_CHECKOUT), str(_CHECKOUT / "tests")]
+    raise typer.Exit(import_module("bench.main").main(quick, output))
+
+
 @app.command(add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 def test() -> None:
     """Run the tests; all arguments go to pytest."""

@@ -130,7 +130,8 @@ class Concealment:
         """Hide what an instance's reply says of the inside."""
         redirects = 300 <= status < 400
         if texts := self._sip.contacts():
-            self._sip.set_contacts([self._hidden(text, to, tenant, socket, redirects) for text in texts])
+            shown = [self._hidden(text, to, tenant, socket, redirects) for text in texts]
+            self._sip.set_contacts([text for text in shown if text])
         self._sweep_reply(tenant)
 
     def _concealed(
@@ -146,7 +147,8 @@ class Concealment:
             if name == "via":
                 vias.append(value)
             elif name == "contact":
-                yield f"Contact: {self._hidden(value, to, tenant, socket, False)}"
+                if shown := self._hidden(value, to, tenant, socket, False):
+                    yield f"Contact: {shown}"
             elif name == "record-route":
                 hidden = [self.record_route(route, to, tenant, socket) for route in split_list(value)]
                 yield f"Record-Route: {', '.join(hidden)}"

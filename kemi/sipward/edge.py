@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,9 @@ class Edge:
         service = {s.local for s in self.sockets if s.side is Side.SERVICE}
         self._service_only = service - {s.local for s in self.sockets if s.side is not Side.SERVICE}
         self._service_any = service
-        self._inner_hosts = {end.host for end in self._service_only}
-        self.marks = _marks(self._service, self._inner_hosts)
+        inner = {end.host for end in self._service_only}
+        self._inner_hosts = frozenset(map(domain_key, inner))
+        self.marks = _marks(self._service, inner)
         hosts = {s.local.host for s in self.sockets} | {s.public for s in self.sockets} | set(names)
         self._hosts = frozenset(domain_key(host) for host in hosts)
         self.network_of = lru_cache(maxsize=65536)(self._network_of)
@@ -84,7 +86,7 @@ class Edge:
     def is_inside(self, host: str) -> bool:
         """Whether an address must not be seen outside: in a service network, or ours on that side alone."""
         try:
-            return self.network_of(host) is Side.SERVICE or host in self._inner_hosts
+            return self.network_of(host) is Side.SERVICE or domain_key(host) in self._inner_hosts
         except ValueError:
             return False
 
@@ -124,14 +126,14 @@ def _marks(networks: Iterable[IPv4Network | IPv6Network], hosts: Iterable[str]) 
 
 
 def _beginnings(network: IPv4Network | IPv6Network) -> set[str]:
-    """IPv4: the octets that the network fixes; IPv6: its first group, with zeros or not, in either case."""
+    """IPv4: the octets that the network fixes; IPv6: its first group without leading zeros, in any mix of cases."""
     if isinstance(network, IPv4Network):
         fixed = str(network.network_address).split(".")[: network.prefixlen // 8]
         return {"".join(f"{octet}." for octet in fixed)[: None if len(fixed) < 4 else -1]}
     if network.prefixlen < 16:
         return {":"}
-    group = network.network_address.exploded[:4]
-    return {spelling for text in (group, group.lstrip("0")) for spelling in (text, text.upper())}
+    group = network.network_address.exploded[:4].lstrip("0")
+    return {"".join(letters) for letters in product(*zip(group, group.upper(), strict=True))}
 
 
 def load(path: Path, keys: Path) -> Edge:

@@ -82,22 +82,24 @@ class RouteSet:
     def turn(self, passage: Passage, back: Socket) -> None:
         """Show our Record-Route to the side a reply goes to as the address that side knows (RFC 3261, 16.7, 8).
 
-        Those of proxies behind us are hidden from the outside, and what was hidden in the request comes back.
+        Those above it are of proxies behind us, in the reply of an instance inner ones: they are hidden. What was
+        hidden in an instance's request comes back.
         """
         values = self._sip.record_routes()
-        turned = [self._turned(value, passage, back) for value in values]
+        mark = f";{PARAM}={passage.dialog}"
+        ours = next((index for index, value in enumerate(values) if mark in value), len(values))
+        turned = [self._turned(value, index - ours, passage, back) for index, value in enumerate(values)]
         if turned != values:
             self._sip.set_record_routes(turned)
 
-    def _turned(self, value: str, passage: Passage, back: Socket) -> str:
-        if f";{PARAM}={passage.dialog}" in value:
+    def _turned(self, value: str, below: int, passage: Passage, back: Socket) -> str:
+        """A Record-Route as the reply shows it; `below` is how far below ours it stands, negative above."""
+        if below == 0:
             shown = self._edge.shown_to(passage.origin, back)
             return f"<sip:{shown}{_params(back, passage.shown)};lr>"
-        if inner := self._conceal.inner_route(value, passage.tenant):
-            return inner
-        if passage.to is Side.SERVICE and self._edge.names_inside(value):
-            return self._conceal.record_route(value, passage.origin, passage.tenant, back)
-        return value
+        if passage.to is not Side.SERVICE:
+            return self._conceal.inner_route(value, passage.tenant) or value
+        return self._conceal.record_route(value, passage.origin, passage.tenant, back) if below < 0 else value
 
 
 def _uri(value: str) -> Uri | None:

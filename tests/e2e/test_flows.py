@@ -320,13 +320,10 @@ def test_a_keepalive_over_udp_is_passed_over(data: bytes, node: Node, bob: Machi
         phone.expect(200)
 
 
-@pytest.mark.parametrize("ipv6", [False, True], ids=["ipv4", "ipv6"])
-@pytest.mark.parametrize("who", ["bob", "alice"])
+@pytest.mark.parametrize(("who", "ipv6"), [("bob", False), ("bob", True), ("alice", False)])
 def test_a_stun_binding_request_is_answered_with_the_mapped_address(
     who: str, ipv6: bool, node: Node, request: pytest.FixtureRequest
 ) -> None:
-    if ipv6 and who == "alice":
-        pytest.skip("the NAT is for IPv4")
     with Agent(request.getfixturevalue(who), ipv6=ipv6) as phone:
         transaction = os.urandom(12)
         phone.send(b"\0\1\0\0" + _COOKIE + transaction)

@@ -19,6 +19,11 @@ PUBLIC6 = Socket(Side.OUTSIDE, Endpoint("udp", "2001:db8::10", 5060), "2001:db8:
 SOCKETS = (PUBLIC, PUBLIC_TCP, INNER, INNER_TCP, PUBLIC6)
 KEY = b"k" * 32
 
+NEEDED = frozenset({"via", "from", "to", "call-id", "cseq", "max-forwards", "contact", "route", "record-route"}) | {
+    "content-type", "content-length", "expires", "rseq", "retry-after", "www-authenticate", "proxy-authenticate"
+}  # fmt: skip
+"""What `keep_needed_headers` leaves of a reply: what Kamailio keeps by itself, and what the verb names."""
+
 PHONE = Endpoint("udp", "198.51.100.7", 40123)
 LAN_PHONE = Endpoint("udp", "192.168.1.20", 5060)
 PBX = Endpoint("udp", "10.5.4.11", 5080)
@@ -102,25 +107,27 @@ class Recorder:
     def source(self) -> Endpoint:
         return self.from_
 
-    def received_on(self) -> Endpoint:
-        return self.on.local
+    def received_on(self) -> int:
+        return [socket.local for socket in SOCKETS].index(self.on.local)
 
     def request(self, side: Side, sender: Endpoint, own_route: Uri | None, inner_call_id: str) -> Request | None:
         uri = parse(self.start.split(" ")[1])
         if uri is None:
             return None
-        caller, callee = (parse(self.header(name).partition("<")[2].partition(">")[0]) for name in ("From", "To"))
+        in_dialog = ";tag=" in self.header("To")
+        inner = side is Side.SERVICE
         return Request(
             self.method(),
             side,
             sender,
             inner_call_id,
             uri,
-            caller,
-            callee,
-            contact_port=0,
+            caller=None if in_dialog else self._address("From"),
+            callee=None if in_dialog else self._address("To"),
+            contact_port=self._port("Contact") if inner else 0,
+            via_port=self._port("Via") if inner else 0,
             route=own_route,
-            in_dialog=self.has_to_tag(),
+            in_dialog=in_dialog,
             has_sdp=self.has_sdp(),
         )
 
@@ -133,16 +140,9 @@ class Recorder:
     def contacts(self) -> list[str]:
         return self.headers("Contact")
 
-    def own_uri(self, value: str, edge: Edge) -> Uri | None:
-        uri = parse(value.partition("<")[2].partition(">")[0] or value)
-        return uri if uri and edge.is_self(uri.host) else None
-
     def buffer(self) -> str:
         head = "\r\n".join([self.start, *(f"{name}: {value}" for name, value in self.fields)])
         return f"{head}\r\n\r\n{self.body}"
-
-    def has_to_tag(self) -> bool:
-        return ";tag=" in self.header("To")
 
     def has_sdp(self) -> bool:
         return self.header("Content-Type") == "application/sdp"
@@ -174,10 +174,13 @@ class Recorder:
         self._set("Call-ID", [value])
 
     def set_record_routes(self, values: list[str]) -> None:
-        self._set("Record-Route", [", ".join(values)])
+        self._set("Record-Route", [", ".join(values)] if values else [])
 
     def set_contacts(self, values: list[str]) -> None:
         self._set("Contact", [", ".join(values)] if values else [])
+
+    def keep_needed_headers(self) -> None:
+        self.fields = [(name, value) for name, value in self.fields if name.lower() in NEEDED]
 
     def replace_header(self, name: str, values: list[str]) -> None:
         self._set(name, values)
@@ -204,8 +207,8 @@ class Recorder:
     def renew_uri(self) -> None:
         self.verbs.append(("renew_uri",))
 
-    def aim(self, target: Endpoint, socket: Socket) -> None:
-        self.verbs.append(("aim", target, socket))
+    def aim(self, target: Endpoint, socket: int) -> None:
+        self.verbs.append(("aim", target, SOCKETS[socket]))
 
     def answer_to_source(self) -> None:
         self.verbs.append(("answer_to_source",))
@@ -290,6 +293,13 @@ class Recorder:
     def header(self, name: str) -> str:
         """The first value of a header, "" when there is none."""
         return next(iter(self.headers(name)), "")
+
+    def _address(self, name: str) -> Uri | None:
+        return parse(self.header(name).partition("<")[2].partition(">")[0])
+
+    def _port(self, name: str) -> int:
+        found = re.search(r":(\d+)[;>]?", self.header(name))
+        return int(found[1]) if found else 5060
 
     def _set(self, name: str, values: list[str]) -> None:
         self.fields = [(field, value) for field, value in self.fields if field.lower() != name.lower()]

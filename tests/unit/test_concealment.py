@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from sipward import headers
 from sipward.concealment import Concealment
 from sipward.model import Endpoint, Side, Socket
 from sipward.seal import Sealer
@@ -288,6 +289,61 @@ def test_the_contact_of_a_reply_is_hidden(method: str, status: int) -> None:
     assert Hidden.open(SEALER, token(contact)) == Hidden("acme", "10.5.4.11:5080")
 
 
+def contact(
+    hiding: Concealment, sip: Recorder, status: int = 200, to: Side = Side.OUTSIDE, tenant: str = "acme",
+    socket: Socket = PUBLIC,
+) -> str:  # fmt: skip
+    text = '"A" <sip:100@10.5.4.11:5080>;q=1, <sip:1@198.51.100.99>'
+    sip.arrives(f"SIP/2.0 {status} X\nVia: a\nContact: {text}\nCSeq: 1 INVITE\n\n", PBX, INNER)
+    hiding.reply(status, to, tenant, socket)
+    return sip.header("Contact")
+
+
+def test_a_contact_is_hidden_alike_in_every_message_and_worker() -> None:
+    sip = Recorder(INVITE)
+    hiding = concealed(sip)
+    first = contact(hiding, sip)
+    contact(hiding, sip, tenant="globex")
+    assert contact(hiding, sip) == first == contact(concealed(sip), sip)
+
+
+def test_a_contact_hidden_before_is_another_for_another_tenant_side_socket_or_kind_of_reply() -> None:
+    sip = Recorder(INVITE)
+    hiding = concealed(sip)
+    behind = Socket(Side.OUTSIDE, Endpoint("udp", "192.168.1.1", 5060), "198.18.0.1")
+    variants: list[dict[str, object]] = [
+        {},
+        {"tenant": "globex"},
+        {"socket": PUBLIC_TCP},
+        {"socket": behind},
+        {"socket": behind, "to": Side.LOCAL},
+        {"status": 302},
+    ]
+    acme, globex = (f"sw={Hidden(tenant, '10.5.4.11:5080').seal(SEALER)}>;q=1" for tenant in ("acme", "globex"))
+    for _ in range(2):
+        shown = [contact(hiding, sip, **variant) for variant in variants]  # type: ignore[arg-type]
+        assert len(set(shown)) == len(variants)
+        assert [acme in text for text in shown] == [True, False, True, True, True, True]
+        assert globex in shown[1]
+        assert "@192.168.1.1:5060;" in shown[4]
+        assert "198.18.0.1" not in shown[4]
+        assert [value.endswith("<sip:1@198.51.100.99>") for value in shown] == [False] * 5 + [True]
+
+
+@pytest.mark.parametrize("status", [200, 302])
+def test_a_reply_of_whose_contacts_none_can_be_shown_has_none(status: int) -> None:
+    assert reply("<tel:+39072140>", "INVITE", status).headers("Contact") == []
+    text = "<tel:+39072140>\nContact: <sip:100@10.5.4.11:5080>"
+    assert reply(text, "INVITE", status).header("Contact").startswith("<sip:100@203.0.113.10:5060;sw=")
+
+
+def test_a_request_whose_contact_cannot_be_shown_has_none() -> None:
+    text = "\n".join("Contact: <tel:+39>" if line.startswith("m:") else line for line in INVITE.split("\n"))
+    sip = Recorder(text, PBX, INNER)
+    request(sip)
+    assert sip.headers("Contact") == []
+
+
 def test_of_a_redirections_targets_only_the_inner_ones_are_hidden() -> None:
     text = "<sip:1@198.51.100.99>;q=1, <sip:2@10.5.4.12:5080>, <sip:3@10.5.4.1:5060>, <sip:4@elsewhere.example>"
     shown = list(split_list(reply(text, "INVITE", 302).header("Contact")))
@@ -312,3 +368,43 @@ def test_other_fields_of_a_reply_are_swept_and_what_matches_messages_is_not() ->
     assert sip.header("Call-ID") == "1@10.5.4.9"
     assert sip.header("From") == "<sip:7@10.5.4.9>;tag=a"
     assert sip.header("Server") == "pbx"
+
+
+@pytest.mark.parametrize(
+    ("field", "swept"),
+    [
+        ("Warning: 399\n 10.5.4.11 a", "399 acme.example a"),
+        ("Warning:\n\t399\n\t10.5.4.11", "399 acme.example"),
+        ("Warning: 399 [FD00:5:4::11]", "399 acme.example"),
+        ("Warning: 399 Fd00:5:4::11", "399 acme.example"),
+        ("Warning: 399 10.5.4.1:5060", "399 acme.example"),
+        ("Warning: 399 110.5.4.11", "399 110.5.4.11"),
+        ("Warning: 399 10.5.40.11", "399 10.5.40.11"),
+    ],
+)
+def test_an_inner_address_in_a_reply_is_found_wherever_its_field_goes_on(field: str, swept: str) -> None:
+    text = f"SIP/2.0 200 OK 10.5.4.11\nVia: a;received=10.5.4.1\n{field}\nFrom: <sip:7@10.5.4.9>\nCSeq: 1 INVITE\n\n"
+    sip = Recorder(text, PBX, INNER)
+    concealed(sip).reply(200, Side.OUTSIDE, "acme", PUBLIC)
+    assert " ".join(sip.header("Warning").split()) == swept
+
+
+def test_a_reply_in_which_nothing_is_suspect_is_not_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "SIP/2.0 200 10.5.4.11\nVia: 10.5.4.1\nv: 10.5.4.2\nf: 10.5.4.3\nTo: 10.5.4.4\ni: 10.5.4.5\nServer: a\n\n"
+    sip = Recorder(text, PBX, INNER)
+    monkeypatch.setattr(headers, "lines", pytest.fail)
+    before = sip.buffer()
+    concealed(sip).reply(200, Side.OUTSIDE, "acme", PUBLIC)
+    assert sip.buffer() == before
+
+
+def test_of_a_reply_that_is_not_utf8_only_the_needed_fields_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    sip = Recorder("SIP/2.0 200 OK\nVia: a\nContact: <sip:1@10.5.4.11>\nX: 10.5.4.11\nExpires: 5\nCSeq: 1 INVITE\n\n")
+
+    def unreadable() -> str:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    monkeypatch.setattr(sip, "buffer", unreadable)
+    concealed(sip).reply(200, Side.OUTSIDE, "acme", PUBLIC)
+    assert [name for name, _ in sip.fields] == ["Via", "Expires", "CSeq", "Contact"]
+    assert "10.5.4.11" not in sip.header("Contact")

@@ -1,5 +1,6 @@
 """The node as its workers see it: sides, sockets, names, inner addresses."""
 
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from sipward.edge import load
 from sipward.model import Endpoint, Side, Socket
 from unit.recorder import INNER, INNER_TCP, KEY, LAN_PHONE, PBX, PHONE, PUBLIC, PUBLIC6, PUBLIC_TCP, edge
 
+INNER6 = Socket(Side.SERVICE, Endpoint("udp", "fd77::1", 5060), "fd77::1")
 SHARED = Socket(Side.OUTSIDE, Endpoint("udp", "10.5.4.1", 5060), "203.0.113.10")
 
 
@@ -27,7 +29,7 @@ SHARED = Socket(Side.OUTSIDE, Endpoint("udp", "10.5.4.1", 5060), "203.0.113.10")
     ],
 )
 def test_a_messages_side_needs_its_socket_and_its_source(on: Socket, source: str, side: Side | None) -> None:
-    assert edge().side_of(on.local, Endpoint("udp", source, 5060)) is side
+    assert edge().side_of(on, Endpoint("udp", source, 5060)) is side
 
 
 @pytest.mark.parametrize(
@@ -35,7 +37,7 @@ def test_a_messages_side_needs_its_socket_and_its_source(on: Socket, source: str
 )
 def test_on_a_socket_of_both_sides_the_source_decides(source: str, side: Side) -> None:
     node = edge(sockets=(SHARED, INNER))
-    assert node.side_of(SHARED.local, Endpoint("udp", source, 5060)) is side
+    assert node.side_of(SHARED, Endpoint("udp", source, 5060)) is side
 
 
 def test_the_service_network_comes_before_a_local_one_that_holds_it() -> None:
@@ -117,6 +119,74 @@ def test_what_is_no_inner_address_is_left_alone(text: str) -> None:
 @pytest.mark.parametrize(("text", "inside"), [("10.5.4.11", True), ("10.5.4.111", False), ("10.5.4.1", True)])
 def test_an_address_is_all_of_its_digits(text: str, inside: bool) -> None:
     assert edge(service_networks=["10.5.4.11/32"]).names_inside(text) is inside
+
+
+@pytest.mark.parametrize(
+    ("network", "marks"),
+    [
+        ("0.0.0.0/0", [""]),
+        ("10.0.0.0/8", ["10."]),
+        ("172.16.0.0/12", ["172."]),
+        ("10.5.0.0/16", ["10.5."]),
+        ("10.5.4.0/23", ["10.5."]),
+        ("10.5.4.0/24", ["10.5.4."]),
+        ("10.5.4.8/30", ["10.5.4."]),
+        ("10.5.4.11/32", ["10.5.4.11"]),
+        ("1234:5::/32", ["1234"]),
+        ("64:ff9b::/96", ["64"]),
+        ("2000::/15", [":"]),
+        ("::/0", [":"]),
+        ("::ffff:0:0/96", [""]),
+    ],
+)
+def test_a_mark_is_how_the_addresses_of_a_network_begin(network: str, marks: list[str]) -> None:
+    assert list(edge(sockets=(PUBLIC,), service_networks=[network]).marks) == marks
+
+
+def test_the_marks_of_an_ipv6_network_are_in_every_case() -> None:
+    assert set(edge(sockets=(PUBLIC,), service_networks=["fd00:5:4::/64"]).marks) == {"fd00", "Fd00", "fD00", "FD00"}
+
+
+def test_our_own_inner_address_has_its_mark_too() -> None:
+    node = edge(sockets=(PUBLIC, INNER, INNER6), service_networks=["10.9.0.0/24"])
+    assert set(node.marks) == {"10.9.0.", "10.5.4.1", "fd77", "FD77", "Fd77", "fD77"}
+    for text in ("<sip:10.5.4.1:5060>", "<sip:[fd77::1]>", "<sip:[FD77::1]:5060>", "fD77:0:0:0:0:0:0:1"):
+        assert node.names_inside(text)
+    for text in ("10.5.4.11", "10.5.4.2", "[fd77::2]", "fd77", "fd00::1"):
+        assert not node.names_inside(text)
+
+
+@pytest.mark.parametrize(
+    "network", ["10.0.0.0/8", "172.16.0.0/12", "10.5.0.0/16", "10.5.4.0/24", "10.5.4.11/32", "10.5.4.128/25"]
+)
+def test_no_ipv4_address_inside_is_without_a_mark(network: str) -> None:
+    node, inside = edge(sockets=(PUBLIC,), service_networks=[network]), ip_network(network)
+    for address in {inside[0], inside[-1], inside[inside.num_addresses // 2]}:
+        assert node.names_inside(f"<sip:100@{address}:5080>")
+
+
+@pytest.mark.parametrize("network", ["fd00:5:4::/64", "fc00::/7", "64:ff9b::/96", "a:b::/32", "0:5::/32"])
+def test_no_ipv6_address_inside_is_without_a_mark_however_it_is_written(network: str) -> None:
+    node, inside = edge(sockets=(PUBLIC,), service_networks=[network]), ip_network(network)
+    for address in {inside[0], inside[-1], inside[inside.num_addresses // 2]}:
+        spellings = (str(address), address.exploded)
+        for text in (form for spelling in spellings for form in (spelling, spelling.upper(), spelling.title())):
+            assert node.names_inside(f"<sip:100@[{text}]:5080>")
+
+
+@pytest.mark.parametrize("network", ["10.5.4.0/24", "10.5.4.11/32"])
+def test_without_its_mark_a_text_costs_no_second_look(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = edge(sockets=(PUBLIC,), service_networks=[network])
+    monkeypatch.setattr(node, "is_inside", pytest.fail)
+    assert not node.names_inside("<sip:100@198.51.100.7:5060>")
+
+
+def test_sockets_are_named_by_their_place_and_one_of_two_sides_by_its_first() -> None:
+    node = edge()
+    assert [node.sockets[node.index_of(socket)] for socket in node.sockets] == list(node.sockets)
+    service = Socket(Side.SERVICE, SHARED.local, "10.5.4.1")
+    shared = edge(sockets=(PUBLIC, SHARED, service))
+    assert shared.index_of(SHARED) == shared.index_of(service) == 1
 
 
 def test_our_address_of_both_sides_is_no_secret() -> None:

@@ -1,7 +1,6 @@
 """Where a request goes, for every side, target and method."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -29,7 +28,7 @@ METHODS = [
 ]
 SEALER, OTHER = Sealer([KEY]), Sealer([b"other" * 4])
 EDGE = edge()
-TWO = replace(ACME, instances=(Instance(PBX), Instance(PBX2)), redirect="refuse")
+TWO = ACME._replace(instances=(Instance(PBX), Instance(PBX2)), redirect="refuse")
 DIALOG = Dialog("acme", PHONE, PBX)
 CALL_ID = "1@198.51.100.7"
 BOUND = Binding("acme", PHONE, "sip:192.168.1.20:5062;transport=udp")
@@ -47,7 +46,7 @@ def request(target: str = "sip:100@acme.example", **changes: object) -> Request:
         "INVITE", Side.OUTSIDE, PHONE, CALL_ID, uri(target), uri("sip:7@x.example"), uri("sip:100@y"), 0, None,
         in_dialog=False, has_sdp=True,
     )  # fmt: skip
-    return replace(plain, **changes)  # type: ignore[arg-type]
+    return plain._replace(**changes)  # type: ignore[arg-type]
 
 
 def look(*tenants: Tenant) -> Callable[[str], Tenant | None]:
@@ -149,7 +148,7 @@ def test_a_request_without_readable_from_or_to_still_has_an_instance(missing: di
 
 @pytest.mark.parametrize("instances", [(), (Instance(PBX, drain=True),)])
 def test_a_tenant_without_a_working_instance_is_unavailable(instances: tuple[Instance, ...]) -> None:
-    assert initial(request(), replace(ACME, instances=instances)) == routing.NO_INSTANCE
+    assert initial(request(), ACME._replace(instances=instances)) == routing.NO_INSTANCE
     assert routing.NO_INSTANCE.retry_after > 0
 
 
@@ -208,6 +207,32 @@ def test_nothing_else_to_the_node_itself_is_taken(method: str) -> None:
     assert initial(request("sip:edge.example", method=method)) == routing.NOT_FOUND
 
 
+@pytest.mark.parametrize(
+    "target", ["sip:100@acme.example", "sip:edge.example", f"sip:1@203.0.113.10;sw={HIDDEN.seal(SEALER)}"]
+)
+@pytest.mark.parametrize("side", Side)
+def test_an_ack_that_belongs_to_no_dialog_goes_nowhere(target: str, side: Side) -> None:
+    source = PBX if side is Side.SERVICE else PHONE
+    assert initial(request(target, method="ACK", side=side, source=source)) is routing.NO_DIALOG
+
+
+def test_an_ack_of_an_instance_to_a_binding_goes_nowhere() -> None:
+    assert initial(from_instance(bound(), method="ACK")) is routing.NO_DIALOG
+
+
+def test_a_caller_of_the_called_domain_is_not_looked_up_again() -> None:
+    asked: list[str] = []
+    found = look(TWO)
+
+    def lookup(key: str) -> Tenant | None:
+        asked.append(key)
+        return found(key)
+
+    own = request("sip:999@acme.example", caller=uri("sip:7@acme.example"))
+    assert isinstance(routing.initial(own, EDGE, SEALER, lookup), Relay)
+    assert asked == ["acme.example"]
+
+
 # --- outside a dialog, from an instance ------------------------------------------------------------------------------
 
 
@@ -220,7 +245,7 @@ def test_an_instance_reaches_its_phones_flow_whatever_the_contact_says(method: s
 
 
 def test_a_phone_of_the_site_is_on_the_local_side() -> None:
-    decision = initial(from_instance(bound(replace(BOUND, flow=LAN_PHONE))))
+    decision = initial(from_instance(bound(BOUND._replace(flow=LAN_PHONE))))
     assert isinstance(decision, Relay)
     assert (decision.to, decision.targets) == (Side.LOCAL, (LAN_PHONE,))
 
@@ -239,8 +264,8 @@ def test_a_phone_of_the_site_is_on_the_local_side() -> None:
         bound().replace(";sw=", ";sw=x;sw="),
         f"sip:100@10.5.4.1;sw={HIDDEN.seal(SEALER)}",
         f"sip:100@10.5.4.1;sw={DIALOG.seal(SEALER, CALL_ID)}",
-        bound(replace(BOUND, tenant="globex")),
-        bound(replace(BOUND, tenant="nobody")),
+        bound(BOUND._replace(tenant="globex")),
+        bound(BOUND._replace(tenant="nobody")),
     ],
 )
 def test_an_instance_reaches_nothing_but_its_own_tenants_flows(method: str, target: str) -> None:
@@ -257,7 +282,7 @@ def test_a_binding_from_outside_is_no_way_to_a_phone() -> None:
 
 
 def test_a_draining_instance_still_reaches_its_phones() -> None:
-    draining = replace(ACME, instances=(Instance(PBX, drain=True),))
+    draining = ACME._replace(instances=(Instance(PBX, drain=True),))
     assert isinstance(initial(from_instance(bound()), draining), Relay)
 
 
@@ -274,7 +299,7 @@ def test_of_several_instances_on_one_host_the_sender_is_known_by_its_port(
     source: Endpoint, contact_port: int, inner: Endpoint
 ) -> None:
     ends = [Endpoint("udp", "10.5.4.11", 5080), Endpoint("udp", "10.5.4.11", 5090), Endpoint("tcp", "10.5.4.11", 5070)]
-    tenant = replace(ACME, instances=tuple(Instance(end) for end in ends))
+    tenant = ACME._replace(instances=tuple(Instance(end) for end in ends))
     decision = initial(from_instance(bound(), source=source, contact_port=contact_port), tenant)
     assert isinstance(decision, Relay)
     assert decision.dialog.inner == inner
@@ -294,7 +319,7 @@ def test_on_the_nodes_own_address_an_instance_is_its_port(
     port: int, contact_port: int, via_port: int, inner: int
 ) -> None:
     ends = [Endpoint("udp", "10.5.4.1", 5080), Endpoint("udp", "10.5.4.1", 5090)]
-    tenant = replace(ACME, instances=tuple(Instance(end) for end in ends))
+    tenant = ACME._replace(instances=tuple(Instance(end) for end in ends))
     source = Endpoint("udp", "10.5.4.1", port)
     decision = initial(from_instance(bound(), source=source, contact_port=contact_port, via_port=via_port), tenant)
     if inner:
@@ -326,7 +351,7 @@ def test_in_a_dialog_the_phone_reaches_the_instance_whatever_the_uri_says(method
 @pytest.mark.parametrize("method", IN_DIALOG)
 @pytest.mark.parametrize("outer", [PHONE, LAN_PHONE])
 def test_in_a_dialog_the_instance_reaches_the_phone_whatever_the_uri_says(method: str, outer: Endpoint) -> None:
-    dialog = replace(DIALOG, outer=outer)
+    dialog = DIALOG._replace(outer=outer)
     sealed = route(dialog.seal(SEALER, CALL_ID))
     decision = in_dialog(from_instance("sip:1@198.51.100.99", method=method, route=sealed))
     assert decision == Relay(Side.LOCAL if outer is LAN_PHONE else Side.OUTSIDE, (outer,), dialog)
@@ -336,6 +361,18 @@ def test_in_a_dialog_a_hidden_contact_is_the_instances_own_again() -> None:
     decision = in_dialog(request(f"sips:100@203.0.113.10;sw={HIDDEN.seal(SEALER)}", route=SEALED))
     assert isinstance(decision, Relay)
     assert decision.uri == uri("sips:100@10.5.4.11:5080;x=1")
+
+
+@pytest.mark.parametrize("method", IN_DIALOG)
+@pytest.mark.parametrize("hidden", [Hidden("globex", "10.5.4.21:5080"), Hidden("gone", "10.5.4.11:5080")])
+def test_in_a_dialog_a_hidden_contact_of_another_tenant_stays_hidden(method: str, hidden: Hidden) -> None:
+    target = f"sip:100@203.0.113.10;sw={hidden.seal(SEALER)}"
+    assert in_dialog(request(target, method=method, route=SEALED)) == Relay(Side.SERVICE, (PBX,), DIALOG)
+
+
+@pytest.mark.parametrize("text", [BOUND.seal(SEALER), DIALOG.seal(SEALER, CALL_ID), HIDDEN.seal(OTHER), "x"])
+def test_in_a_dialog_no_other_text_changes_the_uri(text: str) -> None:
+    assert in_dialog(request(f"sip:1@203.0.113.10;sw={text}", route=SEALED)) == Relay(Side.SERVICE, (PBX,), DIALOG)
 
 
 @pytest.mark.parametrize("side", Side)
@@ -372,7 +409,7 @@ def test_the_text_may_be_of_the_older_of_two_keys() -> None:
 
 @pytest.mark.parametrize("port", [1, 40124])
 def test_the_phones_port_may_move_with_its_nat(port: int) -> None:
-    assert isinstance(in_dialog(request(source=replace(PHONE, port=port), route=SEALED)), Relay)
+    assert isinstance(in_dialog(request(source=PHONE._replace(port=port), route=SEALED)), Relay)
 
 
 @pytest.mark.parametrize("side", [Side.OUTSIDE, Side.LOCAL])
