@@ -90,6 +90,10 @@ class Edge:
         except ValueError:
             return False
 
+    def sockets_of(self, side: Side) -> list[Socket]:
+        """Our sockets on a side; the local networks share those of the outside."""
+        return [socket for socket in self.sockets if (socket.side is Side.SERVICE) is (side is Side.SERVICE)]
+
     def index_of(self, socket: Socket) -> int:
         """The name of a socket in the configuration; two sides may share one."""
         return self._own[socket.local]

@@ -210,7 +210,7 @@ def set_buffer(text: str) -> None:
 
 def keep_needed_headers() -> None:
     """Drop all header fields of a reply but those that it is matched by, and those that it cannot do without."""
-    KSR.textopsx.keep_hf_re("^(Contact|Record-Route|Expires|RSeq|Retry-After|(WWW|Proxy)-Authenticate)$")
+    KSR.textopsx.keep_hf_re("^(Contact|Record-Route|Expires|Require|RSeq|Retry-After|(WWW|Proxy)-Authenticate)$")
 
 
 def replace_header(name: str, values: list[str]) -> None:

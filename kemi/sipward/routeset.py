@@ -86,11 +86,19 @@ class RouteSet:
         hidden in an instance's request comes back.
         """
         values = self._sip.record_routes()
-        mark = f";{PARAM}={passage.dialog}"
-        ours = next((index for index, value in enumerate(values) if mark in value), len(values))
+        ours = self._place(values, passage)
         turned = [self._turned(value, index - ours, passage, back) for index, value in enumerate(values)]
         if turned != values:
             self._sip.set_record_routes(turned)
+
+    def _place(self, values: list[str], passage: Passage) -> int:
+        """Where the Record-Route of this very passage stands; a spiral may have put us in twice with the same text."""
+        mark = f";{PARAM}={passage.dialog}"
+        marked = [index for index, value in enumerate(values) if mark in value]
+        if len(marked) < 2:
+            return marked[0] if marked else len(values)
+        shown = {self._edge.shown_to(passage.to, socket) for socket in self._edge.sockets_of(passage.to)}
+        return max((i for i in marked if any(f":{end}" in values[i] for end in shown)), default=marked[-1])
 
     def _turned(self, value: str, below: int, passage: Passage, back: Socket) -> str:
         """A Record-Route as the reply shows it; `below` is how far below ours it stands, negative above."""

@@ -230,6 +230,13 @@ def test_a_phones_proxies_are_seen_inside_as_they_are() -> None:
     ]
 
 
+def test_of_two_equal_record_routes_of_a_spiral_the_lower_one_is_this_passages() -> None:
+    first, _ = called()
+    answered(first, reply(200, "INVITE", f"Record-Route: {INSIDE}, {INSIDE}", sdp=True))
+    assert "10.5.4." not in first.buffer()
+    assert first.record_routes()[1] == OUTER
+
+
 def test_a_call_that_spirals_through_an_instance_has_two_ways_and_keeps_both() -> None:
     first, way = called()
     bound = Binding("acme", SIBLING, "sip:8@192.168.1.21").seal(SEALER)
