@@ -77,16 +77,9 @@ def split_list(header: str) -> Iterator[str]:
         if header.strip():
             yield header.strip()
         return
-    start, quoted, angle, escaped = 0, False, False, False
-    for index, char in enumerate(header):
-        if escaped:
-            escaped = False
-        elif quoted:
-            escaped = char == "\\"
-            quoted = char != '"'
-        elif char == '"':
-            quoted = True
-        elif char == "<":
+    start, angle = 0, False
+    for index, char in _unquoted(header):
+        if char == "<":
             angle = True
         elif char == ">":
             angle = False
@@ -102,6 +95,11 @@ def _outside_quotes(text: str, wanted: str) -> int:
     """The index of the first `wanted` outside quotes, or -1."""
     if '"' not in text:
         return text.find(wanted)
+    return next((index for index, char in _unquoted(text) if char == wanted), -1)
+
+
+def _unquoted(text: str) -> Iterator[tuple[int, str]]:
+    """The characters outside quoted strings, with their indexes (RFC 3261, 25.1: a backslash escapes in a string)."""
     quoted, escaped = False, False
     for index, char in enumerate(text):
         if escaped:
@@ -111,6 +109,5 @@ def _outside_quotes(text: str, wanted: str) -> int:
             quoted = char != '"'
         elif char == '"':
             quoted = True
-        elif char == wanted:
-            return index
-    return -1
+        else:
+            yield index, char

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from lab.agent import Agent
 from lab.network import Lab, Machine
 from lab.node import Node
+from lab.sipp import Transport
 
 INNER = ("10.5.4.", "fd00:5:4", "192.168.10.", "192.168.100.")
 """What must never leave to the outside: addresses of the service network, of the site, of a node behind a router."""
@@ -113,6 +115,32 @@ def tenant(node: Node) -> Iterator[Callable[..., Tenant]]:
     yield make
     for old in made:
         node.route_remove(old.name)
+
+
+@pytest.fixture
+def acme(tenant: Callable[..., Tenant], pbx: Machine) -> Tenant:
+    """A tenant with one instance."""
+    return tenant(pbx)
+
+
+@pytest.fixture
+def transport() -> Transport:
+    """The phone's transport; a test that wants another parametrizes it."""
+    return "udp"
+
+
+@pytest.fixture
+def phone(bob: Machine, transport: Transport) -> Iterator[Agent]:
+    """A phone on the Internet, played message by message."""
+    with Agent(bob, transport) as agent:
+        yield agent
+
+
+@pytest.fixture
+def instance(pbx: Machine) -> Iterator[Agent]:
+    """An instance, played message by message."""
+    with Agent(pbx) as agent:
+        yield agent
 
 
 @pytest.fixture(autouse=True)

@@ -40,29 +40,6 @@ class Line:
         return talk, self.callee.expect("INVITE")
 
 
-@pytest.fixture
-def transport() -> Transport:
-    """The phone's transport; a test that wants another parametrizes it."""
-    return "udp"
-
-
-@pytest.fixture
-def phone(bob: Machine, transport: Transport) -> Iterator[Agent]:
-    with Agent(bob, transport) as agent:
-        yield agent
-
-
-@pytest.fixture
-def instance(pbx: Machine) -> Iterator[Agent]:
-    with Agent(pbx) as agent:
-        yield agent
-
-
-@pytest.fixture
-def acme(tenant: Callable[..., Tenant], pbx: Machine) -> Tenant:
-    return tenant(pbx)
-
-
 @pytest.fixture(params=["from-the-phone", "from-the-instance"])
 def line(request: pytest.FixtureRequest, phone: Agent, instance: Agent, acme: Tenant) -> Line:
     """The two directions of a call."""

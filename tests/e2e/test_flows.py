@@ -4,7 +4,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -19,23 +19,6 @@ from .conftest import Tenant
 TRANSPORTS = pytest.mark.parametrize("transport", ["udp", "tcp"])
 WHO = pytest.mark.parametrize("who", ["bob", "alice", "rob"])
 ROUTES = pytest.mark.parametrize("routed", [True, False], ids=["outbound-proxy", "no-route"])
-
-
-@pytest.fixture
-def instance(pbx: Machine) -> Iterator[Agent]:
-    with Agent(pbx) as agent:
-        yield agent
-
-
-@pytest.fixture
-def acme(tenant: Callable[..., Tenant], pbx: Machine) -> Tenant:
-    return tenant(pbx)
-
-
-@pytest.fixture
-def phone(bob: Machine) -> Iterator[Agent]:
-    with Agent(bob) as agent:
-        yield agent
 
 
 def contacts(message: Message) -> list[str]:
@@ -231,7 +214,8 @@ def test_a_request_to_a_phone_whose_connection_is_gone_fails_at_once(
     start = time.monotonic()
     instance.begin(method, bound, body=instance.sdp() if method == "INVITE" else "", domain=acme.domain)
     refusal = instance.expect(430)
-    assert time.monotonic() - start < 0.5
+    # Shorter than any timer that could have ended it: the first one is the TCP connect timeout of 2 s.
+    assert time.monotonic() - start < 1.9
     if method == "INVITE":
         instance.acknowledge(refusal)
     instance.expect_silence(0.7)

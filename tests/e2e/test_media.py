@@ -43,23 +43,6 @@ def lan(lab: Lab) -> Machine:
     return lab.phone("lan", behind="local")
 
 
-@pytest.fixture
-def phone(bob: Machine) -> Iterator[Agent]:
-    with Agent(bob) as agent:
-        yield agent
-
-
-@pytest.fixture
-def instance(pbx: Machine) -> Iterator[Agent]:
-    with Agent(pbx) as agent:
-        yield agent
-
-
-@pytest.fixture
-def acme(tenant: Callable[..., Tenant], pbx: Machine) -> Tenant:
-    return tenant(pbx)
-
-
 type Hung = Callable[[], AbstractContextManager[None]]
 
 

@@ -29,8 +29,8 @@ from .conftest import Tenant, watched_lab
 
 SECONDS = 1.5
 """How long a fault lasts: several beats of the node's watch on Redis."""
-NO_PAUSE = 0.45
-"""Seconds from INVITE to 200, at most: less than the first retransmission of an INVITE (RFC 3261, T1)."""
+NO_PAUSE = 0.8 * SECONDS
+"""Seconds from INVITE to 200 and between two packets, at most: who waits for Redis waits as long as the fault lasts."""
 IN_STEP_WITHIN = 3.0
 """Seconds until an edit is live after Redis is back. The promise is 1 s; the figures are printed."""
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 from lab.agent import Agent, Talk, answered_call, registered
-from lab.network import Lab, Machine
+from lab.network import Lab
 from lab.node import Node
 from lab.packets import Address
 
@@ -34,24 +34,6 @@ def victim(lab: Lab) -> Iterator[Agent]:
     """Somebody outside who would have to pay for the call."""
     with Agent(lab.carrier()) as agent:
         yield agent
-
-
-@pytest.fixture
-def phone(bob: Machine) -> Iterator[Agent]:
-    with Agent(bob) as agent:
-        yield agent
-
-
-@pytest.fixture
-def instance(pbx: Machine) -> Iterator[Agent]:
-    with Agent(pbx) as agent:
-        yield agent
-
-
-@pytest.fixture
-def acme(tenant: Callable[..., Tenant], pbx: Machine) -> Tenant:
-    """The tenant under attack."""
-    return tenant(pbx)
 
 
 @pytest.fixture(autouse=True)
