@@ -261,6 +261,9 @@ def _print_status(found: dict[str, Any]) -> None:
         console.print(Text(f"  not used: {key}: {reason}", style="red"))
     if (more := routes.get("rejected_total", 0) - len(rejected)) > 0:
         console.print(f"  not used: {more} more; `sipward route list` shows all")
+    if counters := found.get("counters"):
+        counted = ", ".join(f"{name} {count}" for name, count in counters.items())
+        console.print(Text(f"  counted since the start: {counted}"))
 
 
 def _count(component: dict[str, Any]) -> str:

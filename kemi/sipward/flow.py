@@ -129,7 +129,7 @@ class Flow:
         target = relay.targets[0]
         socket = self._edge.socket_for(relay.to, target)
         if socket is None:
-            return self._answer(NO_SOCKET)
+            return self._answer(NO_SOCKET, relay.dialog.tenant)
         shown = self._conceal.outer_call_id(request.call_id) if relay.dialog.renamed else request.call_id
         if outwards:
             keep = request.method != "ACK"
@@ -142,7 +142,7 @@ class Flow:
         if routes.present:
             self._routes.write(self._routes.onward(routes, request.side, relay), relay.uri or request.uri)
         if not self._anchor.request(request, relay, socket):
-            return self._answer(NO_MEDIA)
+            return self._answer(NO_MEDIA, relay.dialog.tenant)
         sealed = self._sealed(request, relay)
         self._change_for_method(request, relay, socket, sealed)
         if outwards and target.transport != "udp":
@@ -174,7 +174,7 @@ class Flow:
         # It could not even be sent: the phone's connection is gone, or the instance refuses ours.
         if starts and request.method == "INVITE":
             self._anchor.end(relay.dialog.tenant, request.call_id)
-        self._answer(UNREACHABLE if relay.to is Side.SERVICE else FLOW_FAILED)
+        self._answer(UNREACHABLE if relay.to is Side.SERVICE else FLOW_FAILED, relay.dialog.tenant)
 
     def _sealed(self, request: Request, relay: Relay) -> str:
         """The sealed text of both ends: in a dialog the one that came, which has been opened by now."""
@@ -204,14 +204,14 @@ class Flow:
         else:
             self._answer(routing.NO_DIALOG)
 
-    def _answer(self, answer: Answer) -> None:
-        """Answer a request here; an ACK is never answered (RFC 3261, 17)."""
+    def _answer(self, answer: Answer, tenant: str = "-") -> None:
+        """Answer a request here; an ACK is never answered (RFC 3261, 17). `tenant`: whose it is, if that is known."""
         sip = self._sip
         sip.count(answer.why)
         if sip.method() == "ACK":
             return
         if answer.code >= 300:
-            self._log("refused", answer.why, code=str(answer.code))
+            self._log("refused", answer.why, tenant, code=str(answer.code))
         headers = f"Retry-After: {answer.retry_after}\r\n" if answer.retry_after else ""
         sip.answer(answer.code, answer.reason, headers)
 
@@ -268,10 +268,11 @@ class Flow:
         self._end_call(passage)
         if passage.to is Side.SERVICE and silent:
             sip.count("instance-silent")
-            self._log("failed", "instance-silent", code="503")
+            self._log("failed", "instance-silent", passage.tenant, code="503")
             sip.answer_failure(503, "Service Unavailable", "Retry-After: 10\r\n")
         elif 300 <= status < 400 and passage.redirect == "refuse":
             sip.count("redirect-refused")
+            self._log("refused", "redirect-refused", passage.tenant, code="480")
             sip.answer_failure(480, "Temporarily Unavailable")
 
     def _try_next(self, passage: Passage, why: str) -> tuple[Passage, bool]:
@@ -282,7 +283,7 @@ class Flow:
         if socket is None:
             return passage, False
         sip.count("failover")
-        self._log("failover", why, to=target.hostport)
+        self._log("failover", why, passage.tenant, to=target.hostport)
         passage.remember(sip)
         sip.watch(failures=True)
         sip.renew_uri()
@@ -310,11 +311,11 @@ class Flow:
         tenant = self.tenant(live.tenant_key(name))
         return tenant.domain if tenant else "invalid"
 
-    def _log(self, event: str, why: str, **more: str) -> None:
+    def _log(self, event: str, why: str, tenant: str, **more: str) -> None:
         sip = self._sip
         extra = "".join(f" {name}={value}" for name, value in more.items())
-        src = sip.source().host
-        sip.log(f"event={event} why={why} method={sip.method()} src_ip={src}{extra} callid={printable(sip.call_id())}")
+        who = f"method={sip.method()} src_ip={sip.source().host} tenant={tenant}"
+        sip.log(f"event={event} why={why} {who}{extra} callid={printable(sip.call_id())}")
 
 
 def printable(text: str) -> str:

@@ -51,7 +51,8 @@ def status(settings: Settings) -> dict[str, Any]:
         "routes": {"state": "ok" if routes.get("ready") else "down", "detail": "", **routes},
     }
     needed = ("rtpengine", "kamailio", "routes")
-    return {"ready": all(components[name]["state"] == "ok" for name in needed), "components": components}
+    ready = all(components[name]["state"] == "ok" for name in needed)
+    return {"ready": ready, "components": components, "counters": _counters(settings)}
 
 
 @contextmanager
@@ -161,6 +162,12 @@ def _redis_state(routes: dict[str, Any], runs: bool) -> dict[str, str]:
     said = str(routes.get("redis", "down: not asked yet" if runs else "down: the node does not run"))
     state, _, detail = said.partition(":")
     return {"state": state, "detail": detail.strip()}
+
+
+def _counters(settings: Settings) -> dict[str, int]:
+    """How often each thing worth counting has happened since Kamailio started: refusals by their reason, failovers."""
+    slots = _ask(lambda: rpc.kamailio(render.run_dir(settings), "htable.dump", "counters")) or []
+    return dict(sorted((item["name"], int(item["value"])) for slot in slots for item in slot["slot"]))
 
 
 def _rtpengine_state(settings: Settings) -> dict[str, str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lab.calls import expect_audio, received, told
+from lab.agent import Agent
 from lab.eventually import eventually, seconds_until
 from lab.network import Lab, Machine
 from lab.node import CHECKOUT, FQDN, Node
@@ -405,3 +406,14 @@ def written_by(node: Node) -> set[Path]:
             if flags & (os.O_WRONLY | os.O_RDWR) and target.is_file():
                 found.add(target)
     return found
+
+
+def test_a_refusal_is_counted_and_said_once_in_the_log(node: Node, lab: Lab) -> None:
+    before = node.status()["counters"].get("unknown-domain", 0)
+    with Agent(lab.phone("lost")) as phone:
+        phone.begin("MESSAGE", "sip:1@nobody.example", call_id="lost-and-found")
+        phone.expect(404)
+    assert node.status()["counters"]["unknown-domain"] == before + 1
+    (line,) = [line for line in node.log("kamailio").splitlines() if "callid=lost-and-found" in line]
+    assert "event=refused why=unknown-domain method=MESSAGE src_ip=203.0.113." in line
+    assert " tenant=- code=404 " in line

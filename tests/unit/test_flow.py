@@ -116,7 +116,7 @@ def test_an_unknown_domain_is_404_and_the_log_says_who_and_why(method: str) -> N
     sip = routed(request(method, "sip:100@unknown.example"))
     assert sip.did("answer") == [(404, "")]
     assert sip.counted == ["unknown-domain"]
-    assert sip.logged == [f"event=refused why=unknown-domain method={method} src_ip=198.51.100.7 code=404 callid=1@h"]
+    assert sip.logged == [f"event=refused why=unknown-domain method={method} src_ip=198.51.100.7 tenant=- code=404 callid=1@h"]
 
 
 def test_before_the_table_is_loaded_nobody_is_told_that_a_domain_is_unknown() -> None:
