@@ -5,12 +5,13 @@ Asks `ip` once, before anything starts; the answer is a frozen value that is han
 
 import json
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_interface
 from typing import Any
 
 from sipward.hosts import Address, Network
-from sipward.settings import Settings, SettingsError
+from sipward.settings import Settings, SettingsError, instead_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,48 @@ def resolve(settings: Settings) -> Addresses:
         raise SettingsError(
             f"network.public_address names IPv{strange.pop()}, and {network.interface} has no address of that family"
         )
-    return Addresses(
+    addresses = Addresses(
         outside=outside,
         public=tuple(_public(address, network.public_address) for address in outside),
         service=network.service_address or outside,
         attached=tuple({i.network: None for interfaces in found.values() for i in interfaces}),
     )
+    _refuse_phones_as_instances(settings, addresses)
+    return addresses
+
+
+def local_networks(settings: Settings, addresses: Addresses) -> list[Network]:
+    """The networks of the site; behind a router also the one the node itself is in, which needs no translation.
+
+    Not when that is a service network by the operator's own word: then its hosts are instances.
+    """
+    network = settings.network
+    behind = [own for own, public in zip(addresses.outside, addresses.public, strict=True) if own != public]
+    attached = [near for near in addresses.attached if any(own in near for own in behind)]
+    return [*network.local_networks, *(near for near in attached if not _around(near, network.service_networks))]
+
+
+def _refuse_phones_as_instances(settings: Settings, addresses: Addresses) -> None:
+    """On an address of both sides the source alone decides: the phones beside the node must not count as instances."""
+    network = settings.network
+    shared = set(addresses.outside) & set(addresses.service)
+    for near in addresses.attached:
+        # A network of one address is the node alone, as on many rented machines.
+        if near.num_addresses == 1 or not any(own in near for own in shared):
+            continue
+        service, local = _around(near, network.service_networks), _around(near, network.local_networks)
+        if service and (not local or local.prefixlen < service.prefixlen):
+            raise SettingsError(
+                f"network.service_networks: {service} holds {near}, the network of the node's one address for both "
+                f"sides, so that every phone there counts as an instance: {instead_of(near)}, or give the node a "
+                "network.service_address of its own"
+            )
+
+
+def _around(network: Network, networks: Iterable[Network]) -> Network | None:
+    """The smallest of the networks that hold a network, or are it."""
+    holding = [n for n in networks if n.version == network.version and network.subnet_of(n)]  # type: ignore[arg-type]
+    return max(holding, key=lambda n: n.prefixlen, default=None)
 
 
 def _public(address: Address, given: tuple[Address, ...]) -> Address:

@@ -1,8 +1,10 @@
 """Media anchoring: which messages' SDP goes through rtpengine, as what, and what happens when it does not answer."""
 
+from collections.abc import Callable
 from types import ModuleType
 
-from sipward import media
+from sipward import media, sdp
+from sipward.edge import Edge
 from sipward.model import Side, Socket
 from sipward.passage import Passage
 from sipward.routing import Relay, Request
@@ -10,28 +12,38 @@ from sipward.routing import Relay, Request
 OFFERING = frozenset({"INVITE", "UPDATE", "PRACK", "ACK"})
 """Methods whose bodies take part in offer/answer (RFC 6337, table 1)."""
 
+ENDED = frozenset({408, 481})
+"""Refusals of a BYE after which there is no dialog either (RFC 3261, 12.2.1.2, 15.1.1)."""
+
+Log = Callable[[str, str, str], None]
+"""Writes a line: event, reason, tenant."""
+
 
 class Anchor:
     """The SDP changes of one worker."""
 
-    def __init__(self, sip: ModuleType) -> None:
+    def __init__(self, sip: ModuleType, edge: Edge, log: Log) -> None:
         """`sip`: the verbs of `sipward.kamailio`."""
         self._sip = sip
+        self._edge = edge
+        self._log = log
 
     def request(self, request: Request, relay: Relay, socket: Socket) -> bool:
         """Take a request's SDP through rtpengine; False when the request must not be sent on."""
         if not request.has_sdp or request.method not in OFFERING:
             return True
-        sip, tenant = self._sip, relay.dialog.tenant
+        call = name(request, relay)
         if request.method == "ACK" or (request.method == "PRACK" and relay.dialog.late):
-            if not sip.media_answer(media.answer(tenant, request.call_id, request.side)):
-                self._reject()
+            if not self._take(self._sip.media_answer, media.answer(call, request.side), relay.to):
+                self._reject(relay.dialog.tenant)
             return True
-        return bool(sip.media_offer(media.offer(tenant, request.call_id, request.side, relay.to, socket.is_ipv6)))
+        return self._take(self._sip.media_offer, media.offer(call, request.side, relay.to, socket.is_ipv6), relay.to)
 
     def reply(self, method: str, status: int, passage: Passage, back: Socket) -> None:
-        """Take a reply's SDP through rtpengine, or off."""
+        """Take a reply's SDP through rtpengine, or off; the answer to a BYE ends the media."""
         sip = self._sip
+        if method == "BYE" and (200 <= status < 300 or status in ENDED):
+            self.end(passage.media)
         if not sip.has_sdp():
             return
         if method not in OFFERING or status >= 300:
@@ -40,23 +52,40 @@ class Anchor:
                 sip.remove_body()
             return
         if passage.has_offer:
-            taken = sip.media_answer(media.answer(passage.tenant, passage.call_id, passage.to))
+            taken = self._take(sip.media_answer, media.answer(passage.media, passage.to), passage.origin)
         else:
-            flags = media.offer(passage.tenant, passage.call_id, passage.to, passage.origin, back.is_ipv6)
-            taken = sip.media_offer(flags)
+            flags = media.offer(passage.media, passage.to, passage.origin, back.is_ipv6)
+            taken = self._take(sip.media_offer, flags, passage.origin)
         if taken:
             return
         if status < 200:
             sip.count("media-unavailable")
             sip.remove_body()
         else:
-            self._reject()
+            self._reject(passage.tenant)
 
-    def end(self, tenant: str, call_id: str) -> None:
+    def end(self, call: str) -> None:
         """Give a call's ports back."""
-        if not self._sip.media_delete(media.call(tenant, call_id)):
+        if not self._sip.media_delete(media.end(call)):
             self._sip.count("media-delete-failed")
 
-    def _reject(self) -> None:
+    def _take(self, command: Callable[[str, str], str | None], flags: str, receiver: Side) -> bool:
+        sip = self._sip
+        kind, body = sip.content_type(), sip.body()
+        taken = command(flags, sdp.find(kind, body))
+        if taken is None:
+            return False
+        if receiver is not Side.SERVICE and self._edge.names_inside(taken):
+            taken = sdp.cleared(taken, self._edge.names_inside)
+        sip.set_body(sdp.put(kind, body, taken), kind)
+        return True
+
+    def _reject(self, tenant: str) -> None:
         self._sip.count("media-unavailable")
-        self._sip.set_body(media.REJECTED)
+        self._log("failed", "media-unavailable", tenant)
+        self._sip.set_body(media.REJECTED, "application/sdp")
+
+
+def name(request: Request, relay: Relay) -> str:
+    """What rtpengine knows the request's call as."""
+    return media.call_name(relay.dialog.tenant, request.call_id, relay.dialog.media)

@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -15,9 +17,10 @@ from typer.core import TyperGroup
 
 from sipward import addresses, settings, snapshot
 from sipward.problems import show
+from sipward.routes import Routes
 from sipward.settings import Settings, SettingsError
 from sipward.snapshot import SnapshotError
-from sipward.store import ConflictError, Store, StoreError, Value
+from sipward.store import ConflictError, Store, StoreError, UnreachableError, Value, redis_cli
 from sipward.tenants import Rules, TenantError, TenantRecord, check_name, parse
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
@@ -100,6 +103,23 @@ def test() -> None:
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *sys.argv[2:]])
 
 
+@app.command(add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def redis() -> None:
+    """Run redis-cli on the node's Redis; all arguments go to it. Only a leading --config FILE is ours."""
+    config, words = DEFAULT, sys.argv[2:]
+    if words[:1] == ["--config"] and len(words) > 1:
+        config, words = Path(words[1]), words[2:]
+    elif words and words[0].startswith("--config="):
+        config, words = Path(words[0].removeprefix("--config=")), words[1:]
+    where, password = redis_cli(settings.load(config).redis_url)
+    if password:
+        os.environ["REDISCLI_AUTH"] = password
+    try:
+        os.execvp("redis-cli", ["redis-cli", *where, *words])
+    except FileNotFoundError:
+        _fail("redis-cli is not installed", 1)
+
+
 @route.command("add")
 def add(
     name: Name,
@@ -116,7 +136,7 @@ def add(
     node = settings.load(config)
     value = {"domains": domain, "instances": [_instance(text) for text in instance], "redirect": redirect}
     record = parse(name, json.dumps(value), Rules.of(node, addresses.resolve(node)))
-    with Store(node.redis_url) as store:
+    with _store(node) as store:
         if not replace and store.get(name) is not None:
             raise TenantError(f"tenant {name} exists: --replace overwrites it")
         store.put(record)
@@ -128,26 +148,26 @@ def show_route(name: Name, config: Config = DEFAULT) -> None:
     """Print a tenant's value as it stands in Redis."""
     check_name(name)
     node = settings.load(config)
-    with Store(node.redis_url) as store:
+    with _store(node) as store:
         value = store.get(name)
+        problem = _unused(node, store, {name: value}).get(name) if value is not None else None
     match value:
         case None:
             _fail(f"there is no tenant {name}", 1)
         case bytes():
             typer.echo(value.decode(errors="backslashreplace"))
-    problem = _checked(name, value, _rules(node))
-    if isinstance(problem, str):
+    if problem:
         _fail(f"this value is not used: {problem}", 1)
 
 
 @route.command("list")
 def list_routes(config: Config = DEFAULT, as_json: AsJson = False) -> None:
-    """List all tenants in Redis, the ones with a bad value too."""
+    """List all tenants in Redis, the ones that are not used too."""
     node = settings.load(config)
-    with Store(node.redis_url) as store:
+    with _store(node) as store:
         values = store.list()
-    rules = _rules(node)
-    found = {name: _checked(name, value, rules) for name, value in values.items()}
+        unused = _unused(node, store, values)
+    found = {name: unused.get(name) or _record(name, value) for name, value in values.items()}
     if as_json:
         typer.echo(json.dumps([_as_json(name, record) for name, record in found.items()], indent=2))
     else:
@@ -158,7 +178,7 @@ def list_routes(config: Config = DEFAULT, as_json: AsJson = False) -> None:
 def remove(name: Name, config: Config = DEFAULT) -> None:
     """Remove a tenant; its next call is refused."""
     check_name(name)
-    with Store(settings.load(config).redis_url) as store:
+    with _store(settings.load(config)) as store:
         if not store.remove(name):
             _fail(f"there is no tenant {name}", 1)
     typer.echo(f"tenant {name} removed")
@@ -167,7 +187,7 @@ def remove(name: Name, config: Config = DEFAULT) -> None:
 @route.command("accept")
 def accept(config: Config = DEFAULT) -> None:
     """Take Redis as it is: tenants withheld because most of them vanished at once are removed."""
-    with Store(settings.load(config).redis_url) as store:
+    with _store(settings.load(config)) as store:
         store.accept()
     typer.echo("every node on this Redis now takes it as it is; `sipward status` shows the outcome")
 
@@ -179,7 +199,7 @@ def restore(config: Config = DEFAULT) -> None:
     last = snapshot.load(node.routes_file)
     if last is None:
         raise SnapshotError(f"{node.routes_file}: there is no last good table")
-    with Store(node.redis_url) as store:
+    with _store(node) as store:
         written = store.fill({name: row.raw for name, row in last.rows.items()})
     typer.echo(f"{written} of {len(last.rows)} tenants were missing in Redis and are written back")
 
@@ -222,14 +242,46 @@ def _rules(node: Settings) -> Rules | None:
         return None
 
 
-def _checked(name: str, value: Value, rules: Rules | None) -> TenantRecord | str:
-    """A tenant, or why its value is not used."""
+def _unused(node: Settings, store: Store, values: Mapping[str, Value]) -> dict[str, str]:
+    """Why values are not used: by the running node's own word, and where that ends as it would take them at a start."""
+    from sipward.node import rejected  # noqa: PLC0415 - as above
+
+    said, is_all = rejected(node)
+    rules = _rules(node)
+    if is_all:
+        return _bad(values, rules) | said
+    routes = Routes(rules)
+    with suppress(SnapshotError):
+        if last := snapshot.load(node.routes_file):
+            routes.resume(last)
+    routes.load(store.list())
+    return routes.rejected | said
+
+
+def _bad(values: Mapping[str, Value], rules: Rules | None) -> dict[str, str]:
+    """Values that could not be used whatever else there is, with the reason."""
+    checked = ((name, _record(name, value, rules)) for name, value in values.items())
+    return {name: reason for name, reason in checked if isinstance(reason, str)}
+
+
+def _record(name: str, value: Value, rules: Rules | None = None) -> TenantRecord | str:
+    """A tenant, or why its value is bad."""
     if not isinstance(value, bytes):
         return value.reason
     try:
         return parse(name, value, rules)
     except TenantError as error:
         return "; ".join(str(error).splitlines())
+
+
+@contextmanager
+def _store(node: Settings) -> Iterator[Store]:
+    """The routes in Redis. The node's own one runs only as long as the node does."""
+    try:
+        with Store(node.redis_url) as store:
+            yield store
+    except UnreachableError as error:
+        raise error if node.redis.url else StoreError(f"{error}: is the node running?") from None
 
 
 def _as_json(name: str, record: TenantRecord | str) -> dict[str, object]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from types import ModuleType
+from urllib.parse import quote, unquote
 
 from sipward import headers
 from sipward.edge import ADDRESS, Edge
@@ -25,6 +26,10 @@ _BRANCH = re.compile(r";\s*branch\s*=\s*([^;,\s]+)", re.IGNORECASE)
 _SEALED = re.compile(rf";{PARAM}=[\w-]+")
 _HANDLED = frozenset({"via", "contact", "record-route", "route", "content-length", "call-id", "cseq"})
 """Header fields that have a rule of their own, or that other messages are matched by."""
+_REFERRING = ("refer-to", "replaces")
+"""Header fields that name another dialog, and a Contact of it."""
+_REPLACES = re.compile(r"(Replaces(?:=|\s*:\s*))((?:[^;,?&>%\s]|%(?!3[Bb]))+)", re.IGNORECASE)
+_OUTER_CALL_ID = re.compile(rf"{PARAM}-[\w-]+")
 _ENDS = frozenset({"from", "to"})
 _ECHOED = _HANDLED | _ENDS
 _UNSWEPT = _ECHOED | {""}
@@ -63,13 +68,14 @@ class Concealment:
         content = self._sealer.open(_CALL_ID_KIND, call_id[len(_CALL_ID_MARK) :])
         return call_id if content is None else content.decode()
 
-    def request(self, to: Side, tenant: str, socket: Socket, call_id: str, keep: bool) -> bool:
+    def request(self, to: Side, tenant: str, socket: Socket, call_id: str, keep: bool, sweep_body: bool) -> bool:
         """Make an instance's request one that shows nothing of the inside; to be done before any other change.
 
         False when the request turns out to be a retransmission that another worker is handling.
 
         `call_id`: what the outside sees as such. `keep`: create the transaction first, from the request as it came,
-        and keep its Via headers there; an ACK has no reply and needs neither.
+        and keep its Via headers there; an ACK has no reply and needs neither. `sweep_body`:
+        the body is none that rtpengine will rewrite.
         """
         sip = self._sip
         head, _, body = sip.buffer().partition("\r\n\r\n")
@@ -87,6 +93,10 @@ class Concealment:
         changed.insert(
             1, f"Via: SIP/2.0/{socket.local.transport.upper()} {shown};branch={branch[1] if branch else 'z9hG4bK'}"
         )
+        if sweep_body and (swept := self._swept(body, self._domain_of(tenant))) != body:
+            body = swept
+            size = f"Content-Length: {len(body.encode())}"
+            changed = [size if headers.field(line)[0] == "content-length" else line for line in changed]
         sip.set_buffer("\r\n".join(changed) + "\r\n\r\n" + body)
         # The core writes a `received` with the true source behind any Via that does not name it.
         sip.pretend_source(socket, shown)
@@ -98,6 +108,38 @@ class Concealment:
         swept = [self._swept(line, domain) if headers.field(line)[0] in _ENDS else line for line in lines]
         if swept != lines:
             self._sip.set_buffer("\r\n".join(swept) + "\r\n\r\n" + body)
+
+    def reveal(self, method: str) -> None:
+        """Let an instance see its own Contacts and Call-IDs in what a phone says of another call (RFC 3515, 3891)."""
+        if method not in {"REFER", "INVITE"}:
+            return
+        for name in _REFERRING:
+            value = shown = self._sip.header(name)
+            if _CALL_ID_MARK in value:
+                value = _OUTER_CALL_ID.sub(lambda match: quote(self.inner_call_id(match[0]), safe=""), value)
+            if f";{PARAM}=" in value:
+                value = self._revealed(value)
+            if value != shown:
+                self._sip.replace_header(name, [value])
+
+    def _revealed(self, value: str) -> str:
+        """A Refer-To value with the instance's own Contact in the place of the hidden one."""
+        address = next(name_addrs(value), None)
+        uri = parse(address.uri) if address else None
+        hidden = Hidden.open(self._sealer, uri.param(PARAM) or "") if uri else None
+        if address is None or uri is None or hidden is None:
+            return value
+        _, mark, query = uri.rest.partition("?")
+        return str(address._replace(uri=str(uri._replace(rest=hidden.contact + mark + query))))
+
+    def _outer_call_ids(self, line: str) -> str:
+        """A line in which the Call-ID of another dialog is the one that the outside knows."""
+
+        def outer(match: re.Match[str]) -> str:
+            call_id = unquote(match[2])
+            return match[1] + (self.outer_call_id(call_id) if self._edge.names_inside(call_id) else match[2])
+
+        return _REPLACES.sub(outer, line)
 
     def restore_vias(self) -> None:
         """Give a reply to an instance the Via headers of its request back."""
@@ -156,6 +198,8 @@ class Concealment:
                 yield f"Call-ID: {call_id}"
             elif name in _HANDLED:
                 yield line
+            elif name in _REFERRING:
+                yield self._swept(self._outer_call_ids(line), domain)
             else:
                 yield self._swept(line, domain)
 
@@ -186,7 +230,7 @@ class Concealment:
     def _hidden_contacts(self, text: str, to: Side, tenant: str, socket: Socket, redirects: bool) -> str:
         """A Contact header's text with the instance hidden; of a redirection only what is inside."""
         hide = self._hide_inner if redirects else self._hide
-        return ", ".join(_contacts([text], lambda uri: hide(uri, to, tenant, socket)))
+        return ", ".join(_contacts([text], lambda uri: hide(uri, to, tenant, socket), keep=redirects))
 
     def _hide(self, uri: Uri, to: Side, tenant: str, socket: Socket) -> Uri:
         text = Hidden(tenant, uri.rest).seal(self._sealer)
@@ -211,12 +255,17 @@ class Concealment:
             self._sip.set_contacts(_contacts(texts, change))
 
 
-def _contacts(texts: Iterable[str], change: Callable[[Uri], Uri | None]) -> list[str]:
-    """Contact values with each SIP URI changed; those that `change` gives up, and other schemes, are left out."""
+def _contacts(texts: Iterable[str], change: Callable[[Uri], Uri | None], keep: bool = False) -> list[str]:
+    """Contact values with each SIP URI changed; those that `change` gives up are left out.
+
+    `keep`: other schemes stay as they are, else they are left out too.
+    """
     values: list[str] = []
     for value in (value for text in texts for value in name_addrs(text)):
         if value.uri == "*":
             values.append("*")
+        elif keep and parse(value.uri) is None:
+            values.append(str(value))
         elif (uri := parse(value.uri)) and (changed := change(uri)):
             values.append(str(NameAddr(value.display, str(changed), value.params)))
     return values

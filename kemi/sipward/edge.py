@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from sipward.live import domain_key
 from sipward.model import Endpoint, Side, Socket
 
 ADDRESS = re.compile(
-    r"(?<![\d.])(?:"
+    r"(?:(?<=%[0-9A-Fa-f][0-9A-Fa-f])|(?<![\d.]))(?:"
     r"\[([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)\](?::\d+)?"
     r"|((?:\d{1,3}\.){3}\d{1,3})(?::\d+)?(?!\d|\.\d)"
     r"|(?<![0-9A-Za-z:])((?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f.]{0,15})(?![0-9A-Za-z:]))"
@@ -53,12 +53,16 @@ class Edge:
         self.network_of = lru_cache(maxsize=65536)(self._network_of)
 
     def _network_of(self, host: str) -> Side:
-        """The side whose networks hold an address (an IP literal without brackets)."""
+        """The side whose networks hold an address (an IP literal without brackets): the longest prefix decides.
+
+        So a PBX may live among the phones of a site: its host is the service network, the site's the local one.
+        """
         address = ip_address(host)
         address = getattr(address, "ipv4_mapped", None) or address
-        if any(address in network for network in self._service):
+        service, local = _longest(self._service, address), _longest(self._local, address)
+        if service > local:
             return Side.SERVICE
-        return Side.LOCAL if any(address in network for network in self._local) else Side.OUTSIDE
+        return Side.OUTSIDE if local < 0 else Side.LOCAL
 
     def side_of(self, socket: Socket, source: Endpoint) -> Side | None:
         """The side a message comes from: socket and source together, since a source alone can be forged.
@@ -122,6 +126,11 @@ class Edge:
                 "instance_timeout": self.instance_timeout,
             }
         )
+
+
+def _longest(networks: Iterable[IPv4Network | IPv6Network], address: IPv4Address | IPv6Address) -> int:
+    """The longest prefix of those networks that hold an address; -1 when none does."""
+    return max((network.prefixlen for network in networks if address in network), default=-1)
 
 
 def _marks(networks: Iterable[IPv4Network | IPv6Network], hosts: Iterable[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from sipward import live, routing
-from sipward.anchor import Anchor
+from sipward.anchor import OFFERING, Anchor, name
 from sipward.concealment import Concealment
 from sipward.edge import Edge
 from sipward.model import Endpoint, Side, Socket, Tenant
@@ -65,7 +65,7 @@ class Flow:
         self._sealer = Sealer(edge.keys)
         self._conceal = Concealment(sip, edge, self._sealer, self._domain)
         self._routes = RouteSet(sip, edge, self._conceal)
-        self._anchor = Anchor(sip)
+        self._anchor = Anchor(sip, edge, self._log)
 
     # --- requests ------------------------------------------------------------------------------------------------
 
@@ -74,7 +74,7 @@ class Flow:
         sip = self._sip
         if not sip.is_sane():
             sip.count("malformed")
-            return None
+            return self._log("refused", "malformed", "-")
         method = sip.method()
         if method == "CANCEL":
             return self._cancel()
@@ -133,10 +133,14 @@ class Flow:
         shown = self._conceal.outer_call_id(request.call_id) if relay.dialog.renamed else request.call_id
         if outwards:
             keep = request.method != "ACK"
-            if not self._conceal.request(relay.to, relay.dialog.tenant, socket, shown, keep):
+            if not self._conceal.request(
+                relay.to, relay.dialog.tenant, socket, shown, keep, request.method not in OFFERING
+            ):
                 return None
-        elif seen.call_id != request.call_id:
-            sip.set_call_id(request.call_id)
+        else:
+            if seen.call_id != request.call_id:
+                sip.set_call_id(request.call_id)
+            self._conceal.reveal(request.method)
         if relay.uri or request.strict:
             sip.set_uri(relay.uri or request.uri)
         if routes.present:
@@ -157,9 +161,7 @@ class Flow:
 
     def _change_for_method(self, request: Request, relay: Relay, socket: Socket, sealed: str) -> None:
         """What only some methods need."""
-        if request.method == "BYE":
-            self._anchor.end(relay.dialog.tenant, request.call_id)
-        elif request.method == "REGISTER":
+        if request.method == "REGISTER":
             self._conceal.register(relay.dialog, socket)
         elif request.method in DIALOG_FORMING and not request.in_dialog:
             self._routes.record(relay.to, socket, sealed)
@@ -167,13 +169,13 @@ class Flow:
     def _send(self, request: Request, relay: Relay) -> None:
         """Send the changed request statefully."""
         starts = not request.in_dialog
-        self._sip.watch(failures=starts)
+        self._sip.watch(failures=starts or request.method == "BYE")
         at_once = starts and relay.to is Side.SERVICE and request.method in ANSWERED_AT_ONCE
         if self._sip.relay(self._edge.instance_timeout if at_once else 0):
             return
         # It could not even be sent: the phone's connection is gone, or the instance refuses ours.
         if starts and request.method == "INVITE":
-            self._anchor.end(relay.dialog.tenant, request.call_id)
+            self._anchor.end(name(request, relay))
         self._answer(UNREACHABLE if relay.to is Side.SERVICE else FLOW_FAILED, relay.dialog.tenant)
 
     def _sealed(self, request: Request, relay: Relay) -> str:
@@ -194,6 +196,7 @@ class Flow:
             shown=sealed,
             call_id=request.call_id,
             renamed=shown if shown != request.call_id else "",
+            media=name(request, relay),
             next=relay.targets[1:],
         ).remember(self._sip)
 
@@ -256,10 +259,15 @@ class Flow:
         passage = Passage.recall(sip)
         if passage is None:
             return
+        status, silent = sip.failure()
+        if sip.method() == "BYE":
+            if silent:
+                # The dialog is over all the same (RFC 3261, 15.1.1).
+                self._anchor.end(passage.media)
+            return
         if sip.is_cancelled():
             self._end_call(passage)
             return
-        status, silent = sip.failure()
         broken = passage.to is Side.SERVICE and (silent or status in TRY_NEXT)
         while broken and passage.next:
             passage, sent = self._try_next(passage, "silent" if silent else str(status))
@@ -297,7 +305,7 @@ class Flow:
 
     def _end_call(self, passage: Passage) -> None:
         if self._sip.method() == "INVITE":
-            self._anchor.end(passage.tenant, passage.call_id)
+            self._anchor.end(passage.media)
 
     # --- small things --------------------------------------------------------------------------------------------
 

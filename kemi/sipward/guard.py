@@ -31,11 +31,11 @@ class Callbacks:
             self._flow.request()
         except UnicodeDecodeError:
             # A header that routing reads is not UTF-8, which RFC 3261, 25.1 asks for.
-            self._sip.count("not-utf8")
-            self._refuse(400, "Bad Request")
+            self._pass(lambda: self._sip.count("not-utf8"))
+            self._refuse(400, "Bad Request", "not-utf8")
         except BaseException:
             self._report()
-            self._refuse(500, "Server Internal Error")
+            self._refuse(500, "Server Internal Error", "exception")
         return DONE
 
     def ksr_reply(self, msg: object) -> int:
@@ -66,10 +66,16 @@ class Callbacks:
             self._report()
         return DONE
 
-    def _refuse(self, code: int, reason: str) -> None:
+    def _refuse(self, code: int, reason: str, why: str) -> None:
+        """Answer a request, unless it is an ACK, and say so; what cannot be read of it is a question mark."""
         try:
-            if self._sip.method() != "ACK":
-                self._sip.answer(code, reason)
+            method = _word(self._sip.method)
+            if method == "ACK":
+                return
+            self._sip.answer(code, reason)
+            who = f"method={method} src_ip={_word(lambda: self._sip.source().host)} tenant=-"
+            call_id = _word(self._sip.call_id)
+            self._sip.log(f"event=refused why={why} {who} code={code} callid={call_id}")
         except BaseException:
             self._report()
 
@@ -85,11 +91,17 @@ class Callbacks:
 
     def _report(self) -> None:
         text = traceback.format_exc()
-        try:
+        with suppress(BaseException):
             self._sip.count("exception")
-            call_id = printable(self._sip.call_id())
-        except BaseException:
-            call_id = "?"
+        call_id = _word(self._sip.call_id)
         with suppress(BaseException):
             for line in text.rstrip().splitlines():
                 self._sip.log_error(f"event=exception callid={call_id} {line}")
+
+
+def _word(read: Callable[[], str]) -> str:
+    """A fact of the message as one word of a log line."""
+    try:
+        return printable(read()) or "?"
+    except BaseException:
+        return "?"

@@ -1,5 +1,8 @@
 """The only module that speaks to Kamailio: facts of the running message in, SIP verbs out."""
 
+import time
+from binascii import crc32
+
 import KSR
 from sipward.model import Endpoint, Side, Socket
 from sipward.routing import Request
@@ -7,6 +10,8 @@ from sipward.uri import Uri, parse, split_list
 
 _ROUTES = "routes"
 _COUNTERS = "counters"
+_SDP = "$var(sdp)"
+"""Where rtpengine's module reads a description and writes what it became (kamailio.cfg)."""
 
 
 # --- facts of the message ----------------------------------------------------------------------------------------
@@ -52,6 +57,7 @@ def request(side: Side, sender: Endpoint, own_route: Uri | None, inner_call_id: 
         route=own_route,
         in_dialog=in_dialog,
         has_sdp=has_sdp(),
+        media=crc32((KSR.hdr.get("Via") or "").encode()) if method() == "INVITE" else 0,
     )
 
 
@@ -81,7 +87,22 @@ def has_sdp() -> bool:
     if not kind:
         return False
     kind = kind.lstrip().lower()
-    return kind.startswith(("application/sdp", "multipart/"))
+    return kind.startswith(("application/sdp", "multipart/")) and bool(body())
+
+
+def header(name: str) -> str:
+    """The value of a header field, "" when there is none."""
+    return KSR.hdr.get(name) or ""
+
+
+def content_type() -> str:
+    """The Content-Type, "" when there is none."""
+    return header("Content-Type")
+
+
+def body() -> str:
+    """The body, to the end of the datagram when no Content-Length ends it (RFC 3261, 18.3)."""
+    return KSR.pv.get("$rb") or ""
 
 
 def status() -> int:
@@ -129,9 +150,9 @@ def record_route(hostport: str, params: str) -> None:
     KSR.rr.record_route_preset_one(f"{hostport}{params}")
 
 
-def set_body(text: str) -> None:
-    """Replace an SDP body."""
-    KSR.textops.set_body(text, "application/sdp")
+def set_body(text: str, kind: str) -> None:
+    """Replace the body and its Content-Type."""
+    KSR.textops.set_body(text, kind)
 
 
 def remove_body() -> None:
@@ -283,14 +304,16 @@ def recall(name: str) -> str:
     return value or ""
 
 
-def media_offer(flags: str) -> bool:
-    """Have rtpengine take the body as an offer; False when it could not."""
-    return KSR.rtpengine.rtpengine_offer(flags) > 0
+def media_offer(flags: str, sdp: str) -> str | None:
+    """Have rtpengine take an offer; returns what it became, None when rtpengine could not."""
+    KSR.pv.sets(_SDP, sdp)
+    return KSR.pv.get(_SDP) if KSR.rtpengine.rtpengine_offer(flags) > 0 else None
 
 
-def media_answer(flags: str) -> bool:
-    """Have rtpengine take the body as an answer; False when it could not."""
-    return KSR.rtpengine.rtpengine_answer(flags) > 0
+def media_answer(flags: str, sdp: str) -> str | None:
+    """Have rtpengine take an answer; returns what it became, None when rtpengine could not."""
+    KSR.pv.sets(_SDP, sdp)
+    return KSR.pv.get(_SDP) if KSR.rtpengine.rtpengine_answer(flags) > 0 else None
 
 
 def media_delete(flags: str) -> bool:
@@ -317,12 +340,12 @@ def count(why: str) -> None:
 
 def log(text: str) -> None:
     """Write one line for the operator."""
-    KSR.notice(f"{text}\n")
+    KSR.notice(f"time={_now()} {text}\n")
 
 
 def log_error(text: str) -> None:
-    """Write an error for the operator; `text` may have several lines."""
-    KSR.err(f"{text}\n")
+    """Write an error for the operator."""
+    KSR.err(f"time={_now()} {text}\n")
 
 
 class Table:
@@ -335,6 +358,12 @@ class Table:
     def remove(self, table: str, key: str) -> None:
         """Remove an entry, if it is there."""
         KSR.htable.sht_rm(table, key)
+
+
+def _now() -> str:
+    """Now in UTC, as ISO 8601 writes it. Kamailio puts no time before its lines on standard error."""
+    seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03}Z"
 
 
 def _headers(name: str) -> list[str]:

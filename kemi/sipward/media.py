@@ -2,7 +2,8 @@
 
 The rules behind the flags: towards clients the source of RTP is learned, ranked by likeness to what signalling says,
 and then pinned (`strict-source`); an instance's media addresses are known, so nothing is learned there. The Call-ID
-that rtpengine sees carries the tenant's name, so that equal Call-IDs of two tenants never meet.
+that rtpengine sees carries the tenant's name, so that equal Call-IDs of two tenants never meet, and tells the INVITEs
+of one Call-ID apart, so that the end of one does not end the media of another.
 """
 
 import re
@@ -17,23 +18,26 @@ _SENDER = {
 }
 
 
-def offer(tenant: str, call_id: str, sender: Side, receiver: Side, receiver_ipv6: bool) -> str:
+def offer(call: str, sender: Side, receiver: Side, receiver_ipv6: bool) -> str:
     """Flags of an offer that `sender` made and `receiver` will get (RFC 3264)."""
     family = "IP6" if receiver_ipv6 else "IP4"
-    return (
-        f"{call(tenant, call_id)} direction={sender} direction={receiver} address-family={family} "
-        f"{_SENDER[sender]} {_COMMON}"
-    )
+    return f"call-id={call} direction={sender} direction={receiver} address-family={family} {_SENDER[sender]} {_COMMON}"
 
 
-def answer(tenant: str, call_id: str, sender: Side) -> str:
+def answer(call: str, sender: Side) -> str:
     """Flags of an answer that `sender` made."""
-    return f"{call(tenant, call_id)} {_SENDER[sender]} {_COMMON}"
+    return f"call-id={call} {_SENDER[sender]} {_COMMON}"
 
 
-def call(tenant: str, call_id: str) -> str:
-    """The flag that names a call. A blank would end the flag and begin one of the caller's choice: it is encoded."""
-    return f"call-id={tenant}/{_UNSAFE.sub(_percent, call_id)}"
+def end(call: str) -> str:
+    """Flags that end a call."""
+    return f"call-id={call}"
+
+
+def call_name(tenant: str, call_id: str, media: int) -> str:
+    """What rtpengine knows a call as. `media`: see `tokens.Dialog`."""
+    # A blank would end a flag and begin one of the caller's choice: it is encoded.
+    return f"{tenant}/{_UNSAFE.sub(_percent, call_id)}/{media:08x}"
 
 
 def _percent(match: re.Match[str]) -> str:

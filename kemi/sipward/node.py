@@ -16,6 +16,7 @@ from sipward import render, rpc
 from sipward.addresses import Addresses, resolve
 from sipward.hosts import Address, hostport
 from sipward.settings import Settings, SettingsError
+from sipward.store import TENANT
 from sipward.supervisor import Component, StartError, Supervisor
 
 SHARED_MEMORY = 512
@@ -30,8 +31,9 @@ def run(settings: Settings) -> int:
     os.umask(0o077)
     addresses = resolve(settings)
     try:
+        _check_addresses(settings, addresses)
         with _alone(settings):
-            _check_listeners(settings, addresses)
+            _check_ports(settings, addresses)
             render.write(settings, addresses)
             _remove_stale_sockets(settings)
             Supervisor(_components(settings), _say).run()
@@ -55,6 +57,13 @@ def status(settings: Settings) -> dict[str, Any]:
     return {"ready": ready, "components": components, "counters": _counters(settings)}
 
 
+def rejected(settings: Settings) -> tuple[dict[str, str], bool]:
+    """Tenants whose value the running node does not use, with its reasons; and whether it has named them all."""
+    routes = _routes(settings)
+    named = {key.removeprefix(TENANT): str(reason) for key, reason in routes.get("rejected", {}).items()}
+    return named, routes.get("rejected_total") == len(named)
+
+
 @contextmanager
 def _alone(settings: Settings) -> Iterator[None]:
     """Keep a second node out of this `state_dir`: it would take the first one's sockets for stale ones."""
@@ -67,14 +76,25 @@ def _alone(settings: Settings) -> Iterator[None]:
         yield
 
 
-def _check_listeners(settings: Settings, addresses: Addresses) -> None:
+def _check_addresses(settings: Settings, addresses: Addresses) -> None:
+    """See whether they are this machine's, before anything is written."""
+    for address, key in _listening(settings, addresses):
+        _try_to_bind(address, 0, SOCK_DGRAM, key)
+
+
+def _check_ports(settings: Settings, addresses: Addresses) -> None:
     """Try what the components will listen on: their own words for what is in the way are many, and in their logs."""
-    network, control = settings.network, settings.rtp.control
-    for listening, key in ((addresses.outside, "network.address"), (addresses.service, "network.service_address")):
-        for address in listening:
-            _try_to_bind(address, network.sip_port, SOCK_DGRAM, key)
-            _try_to_bind(address, network.sip_port, SOCK_STREAM, key)
+    port, control = settings.network.sip_port, settings.rtp.control
+    for address, key in _listening(settings, addresses):
+        _try_to_bind(address, port, SOCK_DGRAM, key)
+        _try_to_bind(address, port, SOCK_STREAM, key)
     _try_to_bind(control.address, control.port, SOCK_DGRAM, "rtp.control")
+
+
+def _listening(settings: Settings, addresses: Addresses) -> Iterator[tuple[Address, str]]:
+    """Where SIP is listened for, each address with the key that has named it."""
+    yield from ((address, "network.address") for address in addresses.outside)
+    yield from ((address, "network.service_address") for address in addresses.service)
 
 
 def _try_to_bind(address: Address, port: int, kind: SocketKind, key: str) -> None:

@@ -13,7 +13,8 @@ class Passage(NamedTuple):
 
     `back` is the index of the socket that received it; `dialog` the sealed text of both ends that the request carries,
     `shown` the one the reply shows (another one after a failover); `call_id` the one the inner end knows, `renamed` the
-    one the outer end knows if that is another; `next` the instances to try after this one.
+    one the outer end knows if that is another; `media` what rtpengine knows the call as; `next` the instances to try
+    after this one.
     """
 
     origin: Side
@@ -26,13 +27,14 @@ class Passage(NamedTuple):
     shown: str
     call_id: str
     renamed: str
+    media: str
     next: tuple[Endpoint, ...]
 
     def remember(self, sip: ModuleType) -> None:
         """Keep it with the running request's transaction."""
         targets = ",".join(map(str, self.next))
         first = f"{self.origin} {self.to} {self.back} {int(self.has_offer)} {self.redirect} {self.tenant}"
-        sip.remember(_NAME, f"{first} {self.dialog} {self.shown} {targets} {self.call_id} {self.renamed}")
+        sip.remember(_NAME, f"{first} {self.dialog} {self.shown} {targets} {self.call_id} {self.renamed} {self.media}")
 
     @classmethod
     def recall(cls, sip: ModuleType) -> Self | None:
@@ -40,7 +42,7 @@ class Passage(NamedTuple):
         text = sip.recall(_NAME)
         if not text:
             return None
-        origin, to, back, offer, redirect, tenant, dialog, shown, targets, call_id, renamed = text.split(" ")
+        origin, to, back, offer, redirect, tenant, dialog, shown, targets, call_id, renamed, media = text.split(" ", 11)
         following = tuple(map(Endpoint.parse, targets.split(","))) if targets else ()
         return cls(
             Side(origin),
@@ -53,6 +55,7 @@ class Passage(NamedTuple):
             shown,
             call_id,
             renamed,
+            media,
             following,
         )
 

@@ -47,7 +47,7 @@ def _key(detail: ErrorDetails) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            text += f".{_printable(part)}" if text else _printable(part)
+            text += f".{printable(part)}" if text else printable(part)
     below = str(detail.get("ctx", {}).get("key", ""))
     return ".".join(part for part in (text, below) if part) or "value"
 
@@ -77,5 +77,6 @@ def _is_container(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Write a name as it is, or quoted when it has characters that a line must not have."""
     return text if text.isprintable() and len(text) <= _SHOWN else show(text)

@@ -6,7 +6,7 @@ from string import Template
 
 from pydantic import TypeAdapter
 
-from sipward.addresses import Addresses
+from sipward.addresses import Addresses, local_networks
 from sipward.edge import Edge
 from sipward.model import Endpoint, Side, Socket
 from sipward.settings import Settings, restore
@@ -15,7 +15,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 """Where the project's files are: the configurations are templates there."""
 
 _TRANSPORTS = ("udp", "tcp")
-_KAMAILIO_LEVEL = {"error": -1, "warning": 0, "info": 1, "debug": 3}
+_KAMAILIO_LEVEL = {"error": 1, "warning": 1, "info": 1, "debug": 3}
+"""Never below notice (1): refusals are said at that level, and an operator needs them whatever else is said."""
 _RTPENGINE_LEVEL = {"error": 3, "warning": 4, "info": 5, "debug": 7}
 
 
@@ -43,18 +44,11 @@ def edge(settings: Settings, addresses: Addresses) -> Edge:
     return Edge(
         sockets,
         map(str, settings.network.service_networks),
-        map(str, _local_networks(settings, addresses)),
+        map(str, local_networks(settings, addresses)),
         [settings.fqdn],
         [],
         round(settings.sip.instance_timeout * 1000),
     )
-
-
-def _local_networks(settings: Settings, addresses: Addresses) -> list[object]:
-    """The networks of the site; behind a router also the one the node itself is in, which needs no translation."""
-    behind = [own for own, public in zip(addresses.outside, addresses.public, strict=True) if own != public]
-    attached = [network for network in addresses.attached if any(own in network for own in behind)]
-    return [*settings.network.local_networks, *attached]
 
 
 def read(run: Path) -> tuple[Settings, Addresses]:

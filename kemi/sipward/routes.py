@@ -67,8 +67,8 @@ class _News:
 class Routes:
     """Tenants by name, who owns which domain, and what was refused."""
 
-    def __init__(self, rules: Rules) -> None:
-        """Start empty."""
+    def __init__(self, rules: Rules | None) -> None:
+        """Start empty. Without rules only the form of a value is checked."""
         self._rules = rules
         # What the code makes of a value belongs to it: after an upgrade, too, the entries on disk are made anew.
         self._made_under = f"{live.encode(parse('sample', _SAMPLE, None).to_tenant())} {rules!r}"

@@ -19,7 +19,8 @@ class Request(NamedTuple):
     """The facts of a request that routing looks at.
 
     `call_id` is the one the inner end knows; `route` is our own topmost Route's URI, if there is one; `strict`: the
-    request came from a strict router and was put right, so that `uri` is not the one on the wire.
+    request came from a strict router and was put right, so that `uri` is not the one on the wire; `media`: the one of
+    `tokens.Dialog`.
     """
 
     method: str
@@ -33,6 +34,7 @@ class Request(NamedTuple):
     route: Uri | None
     in_dialog: bool
     has_sdp: bool
+    media: int = 0
     via_port: int = 0
     strict: bool = False
 
@@ -116,7 +118,7 @@ def _to_tenant(request: Request, edge: Edge, sealer: Sealer, lookup: Lookup) -> 
         targets = tuple(sorted(targets, key=lambda end: not hidden.contact.startswith(end.hostport)))
     if not targets:
         return NO_INSTANCE
-    dialog = Dialog(tenant.name, request.source, targets[0], late=not request.has_sdp)
+    dialog = Dialog(tenant.name, request.source, targets[0], late=not request.has_sdp, media=request.media)
     uri = _unhide(request.uri, hidden) if hidden else None
     return Relay(Side.SERVICE, targets, dialog, uri, tenant.redirect)
 
@@ -132,7 +134,7 @@ def _from_instance(request: Request, edge: Edge, sealer: Sealer, lookup: Lookup)
     if inner is None:
         return FORBIDDEN
     renamed = edge.names_inside(request.call_id)
-    dialog = Dialog(binding.tenant, binding.flow, inner, late=not request.has_sdp, renamed=renamed)
+    dialog = Dialog(binding.tenant, binding.flow, inner, not request.has_sdp, renamed, request.media)
     own = binding.own_contact(request.uri.user)
     return Relay(edge.network_of(binding.flow.host), (binding.flow,), dialog, own)
 

@@ -35,6 +35,8 @@ PREFIX = "SIPWARD_"
 NESTED = "__"
 _UNIX_PATH_MAX = 107
 _RTP_NARROWEST = 100
+_LAUNCHERS = frozenset({"ROOT", "MIRROR", "RUN"})
+"""What else is told by variables with our prefix: to the launcher, and to the components by the node."""
 
 
 class SettingsError(Exception):
@@ -111,6 +113,12 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
+def _no_certificate(value: bool) -> bool:
+    if value:
+        raise refuse("is not available in this version: TLS is not served yet, phones and carriers use UDP or TCP")
+    return value
+
+
 def _interface(value: str | None) -> str | None:
     # 15 characters is the kernel's IFNAMSIZ; the text is handed to `ip`.
     if value and (len(value) > 15 or value.startswith("-") or not value.isprintable() or set(value) & set("/ ")):
@@ -145,16 +153,23 @@ class NetworkSettings(Section):
     service_networks: Networks = ()
     """Where instances may live. Nothing else is ever an instance."""
     local_networks: Networks = ()
-    """Networks of the site whose phones reach us without translation."""
+    """Networks of the site whose phones reach us without translation. Of both lists, the longest prefix decides."""
     sip_port: Port = 5060
     """UDP and TCP."""
     sips_port: Port = 5061
-    """TLS."""
+    """Reserved for TLS: nothing listens there yet."""
 
     @model_validator(mode="after")
     def _one_way_to_listen(self) -> Self:
         if (self.interface is None) == (not self.address):
             raise refuse("exactly one of interface and address must be given", key="address")
+        return self
+
+    @model_validator(mode="after")
+    def _of_one_side(self) -> Self:
+        for network in self.service_networks:
+            if network in self.local_networks:
+                raise refuse(f"{network} is in network.local_networks too: {instead_of(network)}", "service_networks")
         return self
 
     @field_validator("public_address", "service_address")
@@ -258,8 +273,8 @@ class Settings(BaseSettings):
     """The name phones and carriers reach this node by; also the name of its certificate."""
     state_dir: Path = Path("/var/lib/sipward/node")
     """Everything the node writes: sockets, process ids, rendered configurations, data."""
-    lets_encrypt: bool = False
-    """Whether the certificate comes from Let's Encrypt."""
+    lets_encrypt: Annotated[bool, AfterValidator(_no_certificate)] = False
+    """Whether the certificate comes from Let's Encrypt: not in this version."""
     log_level: Literal["error", "warning", "info", "debug"] = "info"
     network: NetworkSettings
     rtp: RtpSettings = RtpSettings()
@@ -331,6 +346,7 @@ def load(path: Path) -> Settings:
     table = _read(path)
     unknown = [key for key in table if key not in Settings.model_fields]
     found = [f"{path}: {problems.show(key)}: unknown, no such field" for key in unknown]
+    found += [f"{problems.printable(name)}: unknown, no such variable" for name in _unknown_variables()]
     try:
         settings = Settings(**{key: value for key, value in table.items() if key not in unknown})
     except ValidationError as error:
@@ -341,9 +357,24 @@ def load(path: Path) -> Settings:
     return settings
 
 
+def instead_of(network: Network) -> str:
+    """What to write for a service network that phones live in as well."""
+    if network.num_addresses == 1:
+        return "it must be in one of the two"
+    host = network[min(5, network.num_addresses - 1)]
+    return f'write the PBX hosts themselves, such as "{host}/{network.max_prefixlen}"'
+
+
 def restore(path: Path) -> Settings:
     """Read what `model_dump_json` wrote: the settings a running node was started with."""
     return Settings(**json.loads(path.read_text()))
+
+
+def _unknown_variables() -> list[str]:
+    """Variables that look like ours and are not; what is wrong below a table is said with its value."""
+    known = _LAUNCHERS | {key.upper() for key in Settings.model_fields}
+    ours = [name for name in os.environ if name.upper().startswith(PREFIX)]
+    return sorted(name for name in ours if name.upper().removeprefix(PREFIX).partition(NESTED)[0] not in known)
 
 
 def _read(path: Path) -> dict[str, Any]:

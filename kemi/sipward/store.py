@@ -44,6 +44,10 @@ class ConflictError(StoreError):
     """The value may not be stored: a domain belongs to another tenant."""
 
 
+class UnreachableError(StoreError):
+    """There is no connection to Redis."""
+
+
 class _RefusedError(StoreError):
     """Redis answered, with an error; the connection is fine."""
 
@@ -86,6 +90,21 @@ class Health:
 
 
 type Event = Everything | Changed | Accepted | Health
+
+
+def redis_cli(url: str) -> tuple[list[str], str]:
+    """How redis-cli connects as the node does: its arguments, and the password, which `ps` must not show."""
+    found: dict[str, Any] = ConnectionPool.from_url(url).connection_kwargs
+    if "path" in found:
+        where = ["-s", str(found["path"])]
+    else:
+        where = ["-h", str(found["host"]), "-p", str(found.get("port", 6379))]
+    where += ["-n", str(found.get("db", 0))]
+    if user := found.get("username"):
+        where += ["--user", user]
+    if url.startswith("rediss:"):
+        where.append("--tls")
+    return where, str(found.get("password") or "")
 
 
 class Store:
@@ -265,7 +284,7 @@ def _mapped() -> Iterator[None]:
     except ResponseError as error:
         raise _RefusedError(f"Redis refuses: {error}") from None
     except (RedisError, OSError) as error:
-        raise StoreError(f"Redis cannot be used: {error}") from None
+        raise UnreachableError(f"Redis cannot be used: {error}") from None
 
 
 def _read_all(link: _Link) -> dict[str, Value]:

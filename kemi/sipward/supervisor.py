@@ -1,7 +1,8 @@
-"""Keeps processes running: starts them in order, starts again what ends, stops all in reverse order."""
+"""Keeps processes running: starts them in order, starts again what ends, stops all in reverse; caps their logs."""
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import time
@@ -43,6 +44,10 @@ class Supervisor:
     """Seconds a component gets to stop by itself."""
     CLEARED_WITHIN = 1.0
     """Seconds its killed processes are waited for; who should reap them may be slow."""
+    LOG_CAP = 50_000_000
+    """Bytes after which a log is copied to NAME.log.1 and begins again."""
+    LOOK_EVERY = 10.0
+    """Seconds between two looks at the logs, at most."""
 
     def __init__(self, components: Sequence[Component], say: Callable[[str], None]) -> None:
         """`say` gets one line for each thing that happens."""
@@ -60,6 +65,7 @@ class Supervisor:
             for component in self._components:
                 self._start(component)
                 self._await(component)
+                self._cap(component)
             if not self._stopping:
                 self._say("ready")
             while not self._stopping:
@@ -96,18 +102,19 @@ class Supervisor:
             self._sleep(0.02)
 
     def _watch(self) -> None:
-        """Wait until a component ends or a signal comes; start again what ended."""
+        """Wait until a component ends, a signal comes or the logs are due; start again what ended."""
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
         watched = [os.pidfd_open(c.process.pid) for c in self._components if c.process]
         try:
             for descriptor in watched:
                 poll.register(descriptor, select.POLLIN)
-            poll.poll()
+            poll.poll(self.LOOK_EVERY * 1000)
         finally:
             for descriptor in watched:
                 os.close(descriptor)
         for component in self._components:
+            self._cap(component)
             if not self._stopping and component.process and component.process.poll() is not None:
                 self._restart(component)
 
@@ -119,6 +126,22 @@ class Supervisor:
             self._sleep(self.PAUSE)
         if not self._stopping:
             self._start(component)
+
+    def _cap(self, component: Component) -> None:
+        """Keep a log small. Components write into the file itself, at its end: a pipe that nobody reads stops them."""
+        log = component.log
+        try:
+            if log.stat().st_size <= self.LOG_CAP:
+                return
+            try:
+                shutil.copyfile(log, f"{log}.1")
+            finally:
+                # Also when the disk is full, and then all the more.
+                os.truncate(log, 0)
+        except FileNotFoundError:
+            return  # somebody has removed it
+        except OSError as error:
+            self._say(f"{log} could not be kept as {log.name}.1: {error.strerror}")
 
     def _sleep(self, seconds: float) -> None:
         select.select([self._wake], [], [], seconds)

@@ -60,6 +60,8 @@ class Rules:
     own: tuple[Address, ...]
     """The node's addresses: no tenant's domain. In a fixed order: the same rules are written the same way."""
     taken: tuple[Taken, ...]
+    local: tuple[Network, ...] = ()
+    """Where phones live; of these and `networks` the longest prefix decides."""
 
     @classmethod
     def of(cls, settings: Settings, addresses: Addresses) -> Self:
@@ -74,7 +76,7 @@ class Rules:
                 Taken(address, network.sips_port, network.sips_port, "the node's own SIP port (network.sips_port)"),
                 Taken(address, rtp.ports.low, rtp.ports.high, "one of the node's media ports (rtp.ports)"),
             ]
-        return cls(network.service_networks, own, tuple(taken))
+        return cls(network.service_networks, own, tuple(taken), network.local_networks)
 
     def refusal(self, address: Address, port: int) -> str:
         """Why no instance may be there; empty when one may."""
@@ -83,6 +85,8 @@ class Rules:
             return "network.service_networks is empty, so that no instance is allowed"
         if not homes:
             return f"must be inside network.service_networks ({', '.join(map(str, self.networks))})"
+        if phones := [n for n in self.local if address in n and all(n.prefixlen >= home.prefixlen for home in homes)]:
+            return f"is in network.local_networks ({phones[0]}): list the host itself in network.service_networks"
         if address.is_loopback and not any(_is_loopback(n) for n in homes):
             return "is a loopback address, and network.service_networks does not list one"
         if address.is_unspecified or address.is_multicast:
@@ -143,7 +147,11 @@ class TenantValue(_Value):
     @field_validator("instances")
     @classmethod
     def _apart(cls, value: tuple[InstanceValue, ...]) -> tuple[InstanceValue, ...]:
-        _distinct(tuple(parse_uri(instance.uri).uri for instance in value))
+        endpoints = [parse_uri(instance.uri) for instance in value]
+        _distinct(tuple(endpoint.uri for endpoint in endpoints))
+        # The other family would need another offer to rtpengine and another address of ours in what was already sent.
+        if len({":" in endpoint.host for endpoint in endpoints}) > 1:
+            raise refuse("must be all IPv4 or all IPv6: there is no failover from one to the other")
         return value
 
 

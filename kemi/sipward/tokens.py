@@ -29,7 +29,9 @@ _MALFORMED = (IndexError, ValueError)
 class Dialog(NamedTuple):
     """Both ends of a dialog, bound to the Call-ID that the inner end knows.
 
-    `late`: the INVITE came without an offer (RFC 3264, 4). `renamed`: the outer end knows another Call-ID.
+    `late`: the INVITE came without an offer (RFC 3264, 4). `renamed`: the outer end knows another Call-ID. `media`:
+    what tells the media of this INVITE from that of another one with the same Call-ID (forked, or merged: RFC 3261,
+    8.2.2.2).
     """
 
     tenant: str
@@ -37,10 +39,12 @@ class Dialog(NamedTuple):
     inner: Endpoint
     late: bool = False
     renamed: bool = False
+    media: int = 0
 
     def seal(self, sealer: Sealer, call_id: str) -> str:
         """The text for a Record-Route of the dialog `call_id`."""
-        content = bytes((self.late | self.renamed << 1,)) + _pack(self.outer) + _pack(self.inner) + self.tenant.encode()
+        flags = (self.late | self.renamed << 1).to_bytes() + self.media.to_bytes(4, "big")
+        content = flags + _pack(self.outer) + _pack(self.inner) + self.tenant.encode()
         return sealer.seal(b"dialog", content, call_id.encode())
 
     @classmethod
@@ -50,9 +54,11 @@ class Dialog(NamedTuple):
         if content is None:
             return None
         try:
-            outer, at = _unpack(content, 1)
+            outer, at = _unpack(content, 5)
             inner, at = _unpack(content, at)
-            return cls(content[at:].decode(), outer, inner, bool(content[0] & 1), bool(content[0] & 2))
+            late, renamed = bool(content[0] & 1), bool(content[0] & 2)
+            media = int.from_bytes(content[1:5], "big")
+            return cls(content[at:].decode(), outer, inner, late, renamed, media)
         except _MALFORMED:
             return None
 

@@ -1,0 +1,57 @@
+"""Session descriptions as text: found in a body, put back into it, cleared of what rtpengine leaves (RFC 8866)."""
+
+import re
+from collections.abc import Callable
+
+_BOUNDARY = re.compile(r'boundary\s*=\s*(?:"([^"]+)"|([^\s;]+))', re.IGNORECASE)
+_IS_SDP = re.compile(r"^content-type\s*:\s*application/sdp\b|^c\s*:\s*application/sdp\b", re.IGNORECASE | re.MULTILINE)
+
+
+def find(content_type: str, body: str) -> str:
+    """The description in a body: the body itself, or the first one of a multipart body; "" when there is none."""
+    kind = content_type.lstrip().lower()
+    if kind.startswith("application/sdp"):
+        return body
+    found = _part(content_type, body) if kind.startswith("multipart/") else None
+    return body[found[0] : found[1]] if found else ""
+
+
+def put(content_type: str, body: str, description: str) -> str:
+    """The body with another description in the place of the one that `find` finds."""
+    found = _part(content_type, body) if content_type.lstrip().lower().startswith("multipart/") else None
+    return body[: found[0]] + description + body[found[1] :] if found else description
+
+
+def cleared(description: str, is_inner: Callable[[str], bool]) -> str:
+    """A description without the lines that name an inner address and that nobody can use: attributes and remarks.
+
+    A connection that is left is one that rtpengine does not carry: its address becomes the one that says "none".
+    """
+    lines: list[str] = []
+    for line in description.split("\r\n"):
+        if not is_inner(line):
+            lines.append(line)
+        elif line.startswith("c="):
+            lines.append("c=IN IP4 0.0.0.0")
+        elif line.startswith("s="):
+            lines.append("s=-")
+        elif line.startswith("o="):
+            lines.append("o=- 0 0 IN IP4 0.0.0.0")
+    return "\r\n".join(lines)
+
+
+def _part(content_type: str, body: str) -> tuple[int, int] | None:
+    """Where the description of a multipart body begins and ends (RFC 2046, 5.1)."""
+    named = _BOUNDARY.search(content_type)
+    if named is None:
+        return None
+    mark = "--" + (named[1] or named[2])
+    start = body.find(mark)
+    while start >= 0:
+        end = body.find(mark, start + len(mark))
+        head = body.find("\r\n\r\n", start, end if end >= 0 else len(body))
+        if head >= 0 and end >= 0 and _IS_SDP.search(body[start:head].replace("\r\n", "\n")):
+            # The line break before a boundary belongs to the boundary; a description ends with one of its own.
+            return head + 4, end - 2 if body[end - 4 : end] == "\r\n\r\n" else end
+        start = end
+    return None
