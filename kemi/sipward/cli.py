@@ -243,25 +243,21 @@ def _rules(node: Settings) -> Rules | None:
 
 
 def _unused(node: Settings, store: Store, values: Mapping[str, Value]) -> dict[str, str]:
-    """Why values are not used: by the running node's own word, and where that ends as it would take them at a start."""
+    """Why values are not used: by the running node's own word; without one, as a node would take them at its start."""
     from sipward.node import rejected  # noqa: PLC0415 - as above
 
-    said, is_all = rejected(node)
     rules = _rules(node)
-    if is_all:
-        return _bad(values, rules) | said
+    records = {name: _record(name, value, rules) for name, value in values.items()}
+    bad = {name: record for name, record in records.items() if isinstance(record, str)}
+    good = {name: record.domains for name, record in records.items() if not isinstance(record, str)}
+    if (said := rejected(node, good)) is not None:
+        return bad | said
     routes = Routes(rules)
     with suppress(SnapshotError):
         if last := snapshot.load(node.routes_file):
             routes.resume(last)
     routes.load(store.list())
-    return routes.rejected | said
-
-
-def _bad(values: Mapping[str, Value], rules: Rules | None) -> dict[str, str]:
-    """Values that could not be used whatever else there is, with the reason."""
-    checked = ((name, _record(name, value, rules)) for name, value in values.items())
-    return {name: reason for name, reason in checked if isinstance(reason, str)}
+    return routes.rejected
 
 
 def _record(name: str, value: Value, rules: Rules | None = None) -> TenantRecord | str:

@@ -5,6 +5,7 @@ about destinations: that is `routing`. What a message shows and carries is chang
 `anchor`.
 """
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import NamedTuple
 
@@ -73,8 +74,9 @@ class Flow:
         """Route one request."""
         sip = self._sip
         if not sip.is_sane():
+            # The check has answered by itself, but for an ACK.
             sip.count("malformed")
-            return self._log("refused", "malformed", "-")
+            return None if word(sip.method) == "ACK" else self._log("refused", "malformed", "-")
         method = sip.method()
         if method == "CANCEL":
             return self._cancel()
@@ -322,8 +324,16 @@ class Flow:
     def _log(self, event: str, why: str, tenant: str, **more: str) -> None:
         sip = self._sip
         extra = "".join(f" {name}={value}" for name, value in more.items())
-        who = f"method={sip.method()} src_ip={sip.source().host} tenant={tenant}"
-        sip.log(f"event={event} why={why} {who}{extra} callid={printable(sip.call_id())}")
+        who = f"method={word(sip.method)} src_ip={sip.source().host} tenant={tenant}"
+        sip.log(f"event={event} why={why} {who}{extra} callid={word(sip.call_id)}")
+
+
+def word(read: Callable[[], str]) -> str:
+    """A fact of the message as one word of a log line; "?" when it cannot be read."""
+    try:
+        return printable(read()) or "?"
+    except Exception:
+        return "?"
 
 
 def printable(text: str) -> str:

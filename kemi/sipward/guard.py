@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import ModuleType
 
-from sipward.flow import DONE, Flow, printable
+from sipward.flow import DONE, Flow, word
 
 
 class Callbacks:
@@ -69,12 +69,12 @@ class Callbacks:
     def _refuse(self, code: int, reason: str, why: str) -> None:
         """Answer a request, unless it is an ACK, and say so; what cannot be read of it is a question mark."""
         try:
-            method = _word(self._sip.method)
+            method = word(self._sip.method)
             if method == "ACK":
                 return
             self._sip.answer(code, reason)
-            who = f"method={method} src_ip={_word(lambda: self._sip.source().host)} tenant=-"
-            call_id = _word(self._sip.call_id)
+            who = f"method={method} src_ip={word(lambda: self._sip.source().host)} tenant=-"
+            call_id = word(self._sip.call_id)
             self._sip.log(f"event=refused why={why} {who} code={code} callid={call_id}")
         except BaseException:
             self._report()
@@ -93,15 +93,7 @@ class Callbacks:
         text = traceback.format_exc()
         with suppress(BaseException):
             self._sip.count("exception")
-        call_id = _word(self._sip.call_id)
+        call_id = word(self._sip.call_id)
         with suppress(BaseException):
             for line in text.rstrip().splitlines():
                 self._sip.log_error(f"event=exception callid={call_id} {line}")
-
-
-def _word(read: Callable[[], str]) -> str:
-    """A fact of the message as one word of a log line."""
-    try:
-        return printable(read()) or "?"
-    except BaseException:
-        return "?"

@@ -7,12 +7,12 @@ import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from socket import AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, SocketKind, socket
 from typing import Any
 
-from sipward import render, rpc
+from sipward import live, render, rpc
 from sipward.addresses import Addresses, resolve
 from sipward.hosts import Address, hostport
 from sipward.settings import Settings, SettingsError
@@ -57,11 +57,29 @@ def status(settings: Settings) -> dict[str, Any]:
     return {"ready": ready, "components": components, "counters": _counters(settings)}
 
 
-def rejected(settings: Settings) -> tuple[dict[str, str], bool]:
-    """Tenants whose value the running node does not use, with its reasons; and whether it has named them all."""
+def rejected(settings: Settings, claims: Mapping[str, Iterable[str]]) -> dict[str, str] | None:
+    """Tenants whose value the running node does not use, with its reasons; None when no node runs.
+
+    `claims`: the domains of tenants whose values are good in themselves. The node names only so many; of the others
+    the live table says who has their domains.
+    """
     routes = _routes(settings)
-    named = {key.removeprefix(TENANT): str(reason) for key, reason in routes.get("rejected", {}).items()}
-    return named, routes.get("rejected_total") == len(named)
+    if not routes:
+        return None
+    named = {key.removeprefix(TENANT): str(reason) for key, reason in routes["rejected"].items()}
+    if routes["rejected_total"] > len(named):
+        named = {name: why for name, domains in claims.items() if (why := _taken(settings, name, domains))} | named
+    return named
+
+
+def _taken(settings: Settings, name: str, domains: Iterable[str]) -> str:
+    """Which of a tenant's domains is another's in the live table, in the words of `routes`; empty when none is."""
+    for domain in domains:
+        entry = _ask(lambda: rpc.kamailio(render.run_dir(settings), "htable.get", live.TABLE, domain))  # noqa: B023
+        owner = live.decode(entry["item"]["value"]).name if entry else name
+        if owner != name:
+            return f"domains: {domain} belongs to tenant {owner}"
+    return ""
 
 
 @contextmanager

@@ -3,10 +3,12 @@
 import ast
 import re
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from lab.agent import Agent
 from lab.eventually import eventually
 from lab.network import Machine
 from lab.node import CHECKOUT, Node
@@ -155,6 +157,22 @@ def test_an_exception_in_python_is_one_500_a_counter_and_a_traceback_and_the_nex
         assert any("JSONDecodeError" in line for line in lines)
         assert phone.answered_by(f"sip:{other.domain}") == "pbx"
         assert phone.status("sip:nobody.example") == 404
+
+
+def test_what_is_not_utf8_is_a_400_and_one_line_that_says_when_and_who(node: Node, phone: Agent) -> None:
+    before, call_id = counted(node, "not-utf8"), "not-utf8-at-all"
+    fields = ["From: <sip:\xe9@x.example>;tag=1", "To: <sip:2@x.example>", f"Call-ID: {call_id}", "CSeq: 1 MESSAGE"]
+    phone.send(phone.compose("MESSAGE sip:2@x.example", fields).encode("latin-1"))
+    phone.expect(400)
+    assert counted(node, "not-utf8") == before + 1
+    (line,) = eventually(lambda: log_of(node, call_id))
+    words = dict(word.split("=", 1) for word in line.split() if "=" in word)
+    told = datetime.fromisoformat(words.pop("time"))
+    assert timedelta() <= datetime.now(UTC) - told < timedelta(seconds=10)
+    assert words == {
+        "event": "refused", "why": "not-utf8", "method": "MESSAGE", "src_ip": phone.host, "tenant": "-", "code": "400",
+        "callid": call_id,
+    }  # fmt: skip
 
 
 @pytest.mark.may_show("10.5.4.")

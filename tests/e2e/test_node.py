@@ -6,18 +6,19 @@ import re
 import signal
 import socket
 import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from lab.calls import expect_audio, received, told
 from lab.agent import Agent
+from lab.calls import expect_audio, received, told
 from lab.eventually import eventually, seconds_until
 from lab.network import Lab, Machine
 from lab.node import CHECKOUT, FQDN, Node
 from lab.probe import Answerer, Asker
-from lab.sipp import sipp
+from lab.sipp import SippError, sipp
 from sipward import rpc, settings
 
 from .conftest import Tenant, watched_lab
@@ -102,10 +103,26 @@ def test_after_a_kill_the_node_serves_again_and_calls_that_were_up_end_as_they_s
         )
     print(f"\n{victim}: serves again {took:.2f} s after kill -9")
     successor = VICTIMS[victim](node)
-    call(dave, pbx_on_node, probed.domain)
+    call_once_served(dave, pbx_on_node, probed.domain)
     for scenario in up:
         scenario.wait()
     assert VICTIMS[victim](node) == successor, "what took its place stays"
+
+
+def call_once_served(phone: Machine, instance: Machine, domain: str) -> None:
+    """A call, tried again while it is refused: Kamailio may take a second to ask an rtpengine again that was away."""
+    deadline = time.monotonic() + BACK_WITHIN
+    while True:
+        callee = sipp(instance, "call-answered", "uas")
+        try:
+            sipp(phone, "call-answered", keys={"domain": domain}, talk=1.1)
+        except SippError:
+            callee.abandon()
+            if time.monotonic() > deadline:
+                raise
+        else:
+            callee.wait()
+            return expect_audio(phone, instance)
 
 
 def is_replaced(node: Node, victim: str, before: int) -> bool:
@@ -288,6 +305,16 @@ WRONG: dict[str, tuple[dict[str, object], str]] = {
         {"network": {"address": "198.18.0.1"}},
         "network.address: 198.18.0.1 is not an address of this machine",
     ),
+    "sides": (
+        {"network": {"local_networks": ["10.5.4.0/24"]}},
+        "network.service_networks: 10.5.4.0/24 is in network.local_networks too: write the PBX hosts themselves, "
+        'such as "10.5.4.5/32"',
+    ),
+    "phones": (
+        {"network": {"service_address": [], "service_networks": ["203.0.113.0/24"]}},
+        "network.service_networks: 203.0.113.0/24 holds 203.0.113.0/24, ",
+    ),
+    "certificate": ({"lets_encrypt": True}, "lets_encrypt = true: is not available in this version: TLS "),
     "service": (
         {"network": {"sip_port": 5070, "service_address": "198.18.0.1"}},
         "network.service_address: 198.18.0.1 is not an address of this machine",
@@ -304,7 +331,7 @@ def test_a_wrong_value_is_one_line_with_key_value_and_what_is_allowed_and_nothin
     assert line in answer.errors
     assert len(answer.errors.splitlines()) == 1, answer.errors
     assert "secret" not in answer.errors
-    assert not (wrong.state_dir / "run").exists()
+    assert not wrong.state_dir.exists()
 
 
 @pytest.mark.parametrize("command", [("status",), ("route", "list"), ("route", "rm", "acme")], ids=" ".join)

@@ -425,6 +425,30 @@ def test_the_command_refuses_a_bad_name(node: Node, hand: Hand) -> None:
     assert "name" in answer.errors
 
 
+def said_of(node: Node, name: str) -> str:
+    """Why `route list` and `route show` say that a tenant's value is not used; empty when it is."""
+    (listed,) = [one for one in json.loads(node.sipward("route", "list", "--json").output) if one["name"] == name]
+    shown, reason = node.sipward("route", "show", name), str(listed.get("error", ""))
+    assert (shown.code, shown.errors) == ((1, f"this value is not used: {reason}\n") if reason else (0, ""))
+    return reason
+
+
+def test_what_status_has_no_room_for_is_in_the_list(node: Node, hand: Hand, tenant: Make, pbx: Machine) -> None:
+    acme = tenant(pbx)
+    claimants = [f"crowd{number:02}" for number in range(60)]
+    for name in claimants:
+        assert hand.call("SET", f"sipward:tenant:{name}", value(acme.domain, uri(pbx))) == "+OK"
+    eventually(lambda: node.status()["components"]["routes"]["rejected_total"] == len(claimants), LIVE_WITHIN)
+    listed = json.loads(node.sipward("route", "list", "--json").output)
+    reason = f"domains: {acme.domain} belongs to tenant {acme.name}"
+    assert {one["name"]: one["error"] for one in listed if "error" in one} == dict.fromkeys(claimants, reason)
+    assert "10 more; `sipward route list` shows all" in node.sipward("status").output
+    assert said_of(node, claimants[-1]) == reason
+    for name in claimants:
+        assert hand.call("DEL", f"sipward:tenant:{name}") == ":1"
+    eventually(lambda: not node.status()["components"]["routes"]["rejected_total"], LIVE_WITHIN)
+
+
 def test_of_two_tenants_that_claim_a_domain_the_first_keeps_it_until_it_lets_go(
     node: Node, hand: Hand, bob: Machine, pbx: Machine, pbx2: Machine, tenant: Make
 ) -> None:
@@ -434,6 +458,11 @@ def test_of_two_tenants_that_claim_a_domain_the_first_keeps_it_until_it_lets_go(
         assert hand.call("SET", key, value(first.domain, uri(pbx2))) == "+OK"
         rejected = eventually(lambda: node.status()["components"]["routes"]["rejected"].get(key), LIVE_WITHIN)
         assert rejected == f"domains: {first.domain} belongs to tenant {first.name}"
+        assert said_of(node, "claimant") == rejected
+        # The one that has it keeps it, whatever stands in Redis by now.
+        assert hand.call("SET", f"sipward:tenant:{first.name}", "{") == "+OK"
+        eventually(lambda: said_of(node, first.name).startswith("value: not JSON"), LIVE_WITHIN)
+        assert said_of(node, "claimant") == rejected
         assert phone.answered_by(f"sip:{first.domain}") == "pbx"
         assert hand.call("DEL", f"sipward:tenant:{first.name}") == ":1"
         eventually(lambda: phone.answered_by(f"sip:{first.domain}") == "pbx2", LIVE_WITHIN, "the claimant has it")

@@ -10,6 +10,8 @@ from lab.addresses import GATEWAY, SERVICE
 from lab.network import Machine
 
 PASSWORD = "secret"
+MAX_CONTACTS = 3
+"""Registrations that an extension can have at a time."""
 ECHO = "600"
 """The extension that says back what it hears."""
 
@@ -64,8 +66,8 @@ password = {password}
 
 [{user}]
 type = aor
-max_contacts = 5
-remove_existing = no
+max_contacts = {contacts}
+remove_existing = yes
 support_path = {path}
 """
 
@@ -89,9 +91,8 @@ class Asterisk:
         self._config = self._etc / "asterisk.conf"
         proxy = f"{SERVICE.host(GATEWAY)[0]}:5060"
         path = "yes" if support_path else "no"
-        endpoints = [
-            _ENDPOINT.format(user=user, proxy=proxy, domain=domain, password=PASSWORD, path=path) for user in extensions
-        ]
+        common = {"proxy": proxy, "domain": domain, "password": PASSWORD, "contacts": MAX_CONTACTS, "path": path}
+        endpoints = [_ENDPOINT.format(user=user, **common) for user in extensions]
         transport = f"[service]\ntype = transport\nprotocol = udp\nbind = {machine.address}:{machine.sip_port}\n"
         modules = [*_MODULES.split(), *(["res_pjsip_path"] if support_path else [])]
         self._files = {

@@ -146,7 +146,28 @@ def test_a_tenant_there_is_not_is_told(server: RedisServer, shell: Shell, words:
     "words", [ACME, ("route", "show", "a"), ("route", "list"), ("route", "rm", "a"), ("route", "accept")]
 )
 def test_a_redis_out_of_reach_is_one_line(shell: Shell, words: tuple[str, ...]) -> None:
-    assert shell.fails(1, *words).startswith("Redis cannot be used: ")
+    line = shell.fails(1, *words)
+    assert line.startswith("Redis cannot be used: ")
+    assert "is the node running" not in line
+    text = shell.config.read_text()
+    shell.config.write_text(text[: text.index("[redis]")])
+    line = shell.fails(1, *words)
+    assert line.startswith("Redis cannot be used: ")
+    assert line.endswith(": is the node running?")
+
+
+def test_what_the_nodes_own_redis_refuses_is_not_blamed_on_the_node(server: RedisServer, shell: Shell) -> None:
+    own = server.socket.parent / "redis" / "redis.sock"
+    own.parent.mkdir()
+    own.symlink_to(server.socket)
+    text = shell.config.read_text()
+    shell.config.write_text(text[: text.index("[redis]")])
+    shell.ok(*ACME)
+    assert shell.fails(2, "route", "add", "bulk", *ACME[3:]) == "domain acme.example.org belongs to tenant acme"
+    server.call("CONFIG", "SET", "maxmemory", "1")
+    line = shell.fails(1, *ACME, "--replace")
+    assert line.startswith("Redis refuses: ")
+    assert "is the node running" not in line
 
 
 def test_a_bad_value_written_by_hand_is_shown_with_its_reason(server: RedisServer, shell: Shell) -> None:
@@ -159,6 +180,65 @@ def test_a_bad_value_written_by_hand_is_shown_with_its_reason(server: RedisServe
     listed = {entry["name"]: entry["error"] for entry in json.loads(shell.ok("route", "list", "--json"))}
     assert listed.keys() == {"bad", "hash"}
     assert "not used" in shell.ok("route", "list")
+
+
+VALUE = json.dumps({"domains": ["a.example.org"], "instances": [{"uri": INSTANCE}]})
+BELONGS = "domains: a.example.org belongs to tenant {}"
+
+
+def unused(shell: Shell) -> dict[str, str]:
+    """What `list` says of the tenants that are not used; `show` says the same of each."""
+    listed = {entry["name"]: entry.get("error", "") for entry in json.loads(shell.ok("route", "list", "--json"))}
+    for name, reason in listed.items():
+        result = shell.run("route", "show", name)
+        told = f"this value is not used: {reason}\n" if reason else ""
+        assert (result.exit_code, result.stderr) == (int(bool(reason)), told)
+    return {name: reason for name, reason in listed.items() if reason}
+
+
+def test_without_a_node_a_domain_is_its_first_tenants(server: RedisServer, shell: Shell) -> None:
+    for name in ("zulu", "bulk", "acme"):
+        server.put(name, VALUE)
+    assert unused(shell) == {"bulk": BELONGS.format("acme"), "zulu": BELONGS.format("acme")}
+    assert shell.ok("route", "list").count("not used") == 2
+
+
+def test_without_a_node_a_domain_stays_with_the_tenant_that_had_it(
+    server: RedisServer, shell: Shell, tmp_path: Path
+) -> None:
+    snapshot.save(tmp_path / "routes.json", Snapshot("", {"bulk": Row(VALUE, ("a.example.org",), "")}))
+    for name in ("acme", "bulk"):
+        server.put(name, VALUE)
+    assert unused(shell) == {"acme": BELONGS.format("bulk")}
+    server.put("bulk", "{")
+    assert unused(shell).keys() == {"acme", "bulk"}
+    (tmp_path / "routes.json").write_text("{")
+    server.put("bulk", VALUE)
+    assert unused(shell) == {"bulk": BELONGS.format("acme")}
+
+
+@pytest.mark.parametrize(
+    ("said", "total", "expected"),
+    [
+        ({}, 0, {}),
+        ({"acme": "by the node's word"}, 1, {"acme": "by the node's word"}),
+        ({"acme": "by the node's word"}, 2, {"acme": "by the node's word", "bulk": BELONGS.format("zulu")}),
+    ],
+)
+def test_what_the_running_node_says_counts(
+    server: RedisServer,
+    shell: Shell,
+    monkeypatch: pytest.MonkeyPatch,
+    said: dict[str, str],
+    total: int,
+    expected: dict[str, str],
+) -> None:
+    state = {"rejected": {f"sipward:tenant:{name}": why for name, why in said.items()}, "rejected_total": total}
+    table = {"a.example.org": '["zulu","a.example.org","pass",[]]', "routes": json.dumps(state)}
+    monkeypatch.setattr("sipward.rpc.kamailio", lambda run, method, table_, key: {"item": {"value": table[key]}})
+    for name in ("acme", "bulk"):
+        server.put(name, VALUE)
+    assert unused(shell) == expected
 
 
 def test_a_value_may_say_nothing_to_the_terminal(server: RedisServer, shell: Shell) -> None:
@@ -272,10 +352,14 @@ def test_up_ends_as_the_node_ends(shell: Shell, node: SimpleNamespace, code: int
 # The program itself
 
 
-def program(*words: str, module: str = "sipward", directory: Path = CHECKOUT) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "kemi"), "COLUMNS": "100"}
+def program(
+    *words: str, module: str = "sipward", directory: Path = CHECKOUT, stdin: str = "", **variables: str
+) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **variables, "PYTHONPATH": str(CHECKOUT / "kemi"), "COLUMNS": "100"}
     command = [sys.executable, "-m", module, *words]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=directory, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=directory, check=False, input=stdin
+    )
 
 
 @pytest.mark.parametrize("words", [(), ("--help",), ("route", "--help"), ("route", "add", "--help"), ("up", "--help")])
@@ -287,7 +371,7 @@ def test_help_is_there_without_a_configuration(words: tuple[str, ...]) -> None:
 
 def test_the_help_names_every_command() -> None:
     text = program("--help").stdout + program("route", "--help").stdout
-    commands = ["up", "status", "demo", "test", "route", "add", "show", "list", "rm", "accept", "restore"]
+    commands = ["up", "status", "demo", "test", "redis", "route", "add", "show", "list", "rm", "accept", "restore"]
     assert [command for command in commands if f" {command} " not in text] == []
 
 
@@ -307,3 +391,40 @@ def test_arguments_of_test_go_to_pytest_untouched_from_the_checkout(words: list[
 
 def test_test_ends_as_pytest_ends(tmp_path: Path) -> None:
     assert program("test", "--no-such-option", directory=tmp_path).returncode == 4
+
+
+@pytest.mark.parametrize("option", [["--config", "{config}"], ["--config={config}"]])
+def test_arguments_of_redis_go_to_redis_cli_untouched(server: RedisServer, shell: Shell, option: list[str]) -> None:
+    ours = [word.format(config=shell.config) for word in option]
+    assert program("redis", *ours, "SET", "a b", '{"x": "--config"}').stdout == "OK\n"
+    assert server.call("GET", "a b") == '{"x": "--config"}'
+    assert program("redis", *ours, "-x", "SET", "piped", stdin="from a file").stdout == "OK\n"
+    assert server.call("GET", "piped") == "from a file"
+    assert program("redis", *ours, "--scan", "--pattern", "pip*").stdout == "piped\n"
+    assert program("redis", *ours, "-e", "NONSENSE").returncode == 1
+
+
+def test_redis_takes_the_configuration_from_the_environment_too(shell: Shell, server: RedisServer) -> None:
+    done = program("redis", "--config", str(shell.config), "PING", SIPWARD_REDIS__URL=f"unix://{server.socket}-not")
+    assert done.returncode == 1
+    assert f"{server.socket}-not" in done.stderr
+
+
+def test_redis_without_a_configuration_says_so_in_one_line(tmp_path: Path) -> None:
+    done = program("redis", "--config", str(tmp_path / "none.toml"), "PING")
+    assert (done.returncode, done.stderr) == (2, f"{tmp_path}/none.toml: cannot be read: No such file or directory\n")
+
+
+def test_redis_where_redis_cli_is_missing_says_so_in_one_line(shell: Shell, tmp_path: Path) -> None:
+    done = program("redis", "--config", str(shell.config), "PING", PATH=str(tmp_path))
+    assert (done.returncode, done.stderr) == (1, "redis-cli is not installed\n")
+
+
+def test_redis_is_asked_with_the_password_that_no_list_of_processes_shows(tmp_path: Path, shell: Shell) -> None:
+    with RedisServer(tmp_path) as server:
+        server.start("--requirepass", "open sesame")
+        url = f"unix://:open%20sesame@{server.socket}?db=3"
+        done = program("redis", "--config", str(shell.config), "SET", "a", "b", SIPWARD_REDIS__URL=url)
+        assert (done.stdout, done.stderr) == ("OK\n", "")
+        told = program("redis", "--config", str(shell.config), "INFO", "keyspace", SIPWARD_REDIS__URL=url)
+        assert "db3:keys=1" in told.stdout

@@ -47,6 +47,39 @@ def test_the_service_network_comes_before_a_local_one_that_holds_it() -> None:
 
 
 @pytest.mark.parametrize(
+    ("service", "local", "sides"),
+    [
+        (["192.168.1.5/32"], ["192.168.1.0/24"], {"192.168.1.5": "service", "192.168.1.6": "local"}),
+        (["192.168.0.0/16"], ["192.168.1.0/24"], {"192.168.1.5": "local", "192.168.2.5": "service"}),
+        (["192.168.0.0/16", "192.168.1.5/32"], ["192.168.1.0/24"], {"192.168.1.5": "service", "192.168.1.6": "local"}),
+        (["192.168.1.5/32"], [], {"192.168.1.5": "service", "::ffff:192.168.1.5": "service", "192.168.1.6": "outside"}),
+        (["192.168.1.0/24"], ["192.168.1.0/24"], {"192.168.1.5": "local"}),
+        (["0.0.0.0/0"], [], {"198.51.100.7": "service", "2001:db8::7": "outside"}),
+        ([], ["0.0.0.0/0"], {"198.51.100.7": "local"}),
+        (["2001:db8::5/128"], ["2001:db8::/64"], {"2001:db8::5": "service", "2001:db8::6": "local"}),
+    ],
+)
+def test_of_overlapping_networks_the_longest_prefix_decides(
+    service: list[str], local: list[str], sides: dict[str, str]
+) -> None:
+    node = edge(service_networks=service, local_networks=local)
+    assert {host: node.network_of(host).value for host in sides} == sides
+
+
+def test_a_pbx_among_the_phones_of_a_site_is_an_instance_and_hidden_and_they_are_not() -> None:
+    shared = Socket(Side.OUTSIDE, Endpoint("udp", "192.168.1.10", 5060), "192.168.1.10")
+    node = edge(
+        sockets=(shared, Socket(Side.SERVICE, shared.local, "192.168.1.10")),
+        service_networks=["192.168.1.5/32"],
+        local_networks=["192.168.1.0/24"],
+    )
+    assert node.side_of(shared, Endpoint("udp", "192.168.1.5", 5060)) is Side.SERVICE
+    assert node.side_of(shared, Endpoint("udp", "192.168.1.20", 5060)) is Side.LOCAL
+    assert node.names_inside("<sip:100@192.168.1.5>")
+    assert not node.names_inside("<sip:100@192.168.1.20>, <sip:192.168.1.10>")
+
+
+@pytest.mark.parametrize(
     ("side", "peer", "socket"),
     [
         (Side.SERVICE, PBX, INNER),

@@ -27,6 +27,10 @@ class Broken(Flow):
     reply = failure = stray_reply = request
 
 
+def refused(why: str, method: str, *, code: int, src_ip: str = "198.51.100.7", callid: str = "a?b?[2J") -> str:
+    return f"event=refused why={why} method={method} src_ip={src_ip} tenant=- code={code} callid={callid}"
+
+
 def callbacks(sip: Recorder, error: BaseException) -> Callbacks:
     def sync() -> None:
         raise error
@@ -41,7 +45,9 @@ def test_the_caller_gets_one_500_and_the_log_says_where(error: BaseException) ->
     assert sip.did("answer") == [(500, "")]
     assert sip.counted == ["exception"]
     assert any("Traceback" in line for line in sip.logged)
-    assert all(line.startswith("event=exception callid=a?b?[2J ") for line in sip.logged)
+    *traceback, refusal = sip.logged
+    assert all(line.startswith("event=exception callid=a?b?[2J ") for line in traceback)
+    assert refusal == refused("exception", "INVITE", code=500)
 
 
 def test_a_request_that_is_not_utf8_is_refused_without_a_traceback() -> None:
@@ -49,7 +55,30 @@ def test_a_request_that_is_not_utf8_is_refused_without_a_traceback() -> None:
     assert callbacks(sip, NOT_UTF8).ksr_request_route(None) == DONE
     assert sip.did("answer") == [(400, "")]
     assert sip.counted == ["not-utf8"]
-    assert not sip.logged
+    assert sip.logged == [refused("not-utf8", "INVITE", code=400)]
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [("method", {"method": "?"}), ("source", {"src_ip": "?"}), ("call_id", {"callid": "?"})],
+)
+def test_what_cannot_be_read_of_a_refused_request_is_a_question_mark(
+    broken: str, said: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sip = Recorder(INVITE)
+
+    def fail() -> None:
+        raise NOT_UTF8
+
+    monkeypatch.setattr(sip, broken, fail)
+    assert callbacks(sip, NOT_UTF8).ksr_request_route(None) == DONE
+    assert sip.did("answer") == [(400, "")]
+    (line,) = sip.logged
+    facts = dict(word.split("=", 1) for word in line.split())
+    assert facts == {
+        "event": "refused", "why": "not-utf8", "method": "INVITE", "src_ip": "198.51.100.7", "tenant": "-",
+        "code": "400", "callid": "a?b?[2J", **said,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("error", [*ANYTHING, NOT_UTF8])
@@ -57,6 +86,7 @@ def test_an_ack_is_never_answered(error: BaseException) -> None:
     sip = Recorder(INVITE.replace("INVITE", "ACK"))
     assert callbacks(sip, error).ksr_request_route(None) == DONE
     assert not sip.did("answer")
+    assert not any("event=refused" in line for line in sip.logged)
 
 
 @pytest.mark.parametrize("error", [*ANYTHING, NOT_UTF8])
@@ -107,6 +137,7 @@ def test_the_net_holds_when_kamailio_itself_fails(broken: str, monkeypatch: pyte
     assert callbacks(sip, ValueError()).ksr_request_route(None) == DONE
     assert callbacks(sip, ValueError()).ksr_reply(None) == DONE
     assert any("ValueError" in line for line in sip.logged)
+    assert callbacks(sip, NOT_UTF8).ksr_request_route(None) == DONE
 
 
 def test_every_callback_returns_a_number_when_all_is_well() -> None:

@@ -130,6 +130,19 @@ NETWORK = [
     ('address = "10.0.0.1"\nsips_port = 5060', "network.sips_port = 5060: must differ from network.sip_port"),
     ('address = "10.0.0.1"\nsip_prot = 5060', "network.sip_prot: unknown"),
     ('address = "10.0.0.1"\n"a\\nb" = 1', 'network."a\\nb": unknown'),
+    (
+        'address = "10.0.0.1"\nservice_networks = ["10.9.0.0/24", "10.5.4.0/24"]\nlocal_networks = "10.5.4.0/24"',
+        "network.service_networks: 10.5.4.0/24 is in network.local_networks too: "
+        'write the PBX hosts themselves, such as "10.5.4.5/32"',
+    ),
+    (
+        'address = "10.0.0.1"\nservice_networks = "2001:db8::/64"\nlocal_networks = "2001:db8::/64"',
+        'such as "2001:db8::5/128"',
+    ),
+    (
+        'address = "10.0.0.1"\nservice_networks = "10.5.4.5"\nlocal_networks = "10.5.4.5"',
+        "10.5.4.5/32 is in network.local_networks too: it must be in one of the two",
+    ),
 ]
 
 
@@ -151,6 +164,7 @@ OTHERS = [
     ('state_dir = "var"', "", 'state_dir = "var": must be an absolute path'),
     (f'state_dir = "/{"d" * 90}"', "", "state_dir = "),
     ('lets_encrypt = "perhaps"', "", "lets_encrypt = "),
+    ("lets_encrypt = true", "", "lets_encrypt = true: is not available in this version: TLS is not served yet"),
     ('log_level = "loud"', "", "should be 'error', 'warning', 'info' or 'debug'"),
     ("colour = 1", "", '"colour": unknown'),
     ('_env_file = "x"', "", '"_env_file": unknown'),
@@ -234,7 +248,7 @@ def test_a_file_that_is_missing_is_one_line(tmp_path: Path) -> None:
 ENVIRONMENT = [
     ("SIPWARD_FQDN", "b.example.org", lambda s: s.fqdn, "b.example.org"),
     ("SIPWARD_STATE_DIR", "/x", lambda s: s.state_dir, Path("/x")),
-    ("SIPWARD_LETS_ENCRYPT", "true", lambda s: s.lets_encrypt, True),
+    ("SIPWARD_LETS_ENCRYPT", "false", lambda s: s.lets_encrypt, False),
     ("SIPWARD_LOG_LEVEL", "debug", lambda s: s.log_level, "debug"),
     (
         "SIPWARD_NETWORK__ADDRESS",
@@ -289,6 +303,13 @@ def test_an_interface_in_the_environment_wins_when_the_address_is_emptied(
     assert load(tmp_path).network.interface == "eth1"
 
 
+def test_the_environment_wins_over_what_the_file_may_not_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIPWARD_LETS_ENCRYPT", "false")
+    assert load(tmp_path, top="lets_encrypt = true").lets_encrypt is False
+    monkeypatch.setenv("SIPWARD_LETS_ENCRYPT", "true")
+    assert refusal(tmp_path).startswith('SIPWARD_LETS_ENCRYPT: lets_encrypt = "true": is not available')
+
+
 def test_a_wrong_value_of_the_environment_is_blamed_on_its_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,12 +317,20 @@ def test_a_wrong_value_of_the_environment_is_blamed_on_its_variable(
     assert refusal(tmp_path).startswith('SIPWARD_NETWORK__SIP_PORT: network.sip_port = "nought": ')
 
 
-def test_other_variables_of_that_prefix_are_none_of_our_business(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("SIPWARD_ROOT", "SIPWARD_MIRROR", "SIPWARD_TEST__THING", "SIPWARD_"):
+def test_what_the_launcher_is_told_by_that_prefix_is_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SIPWARD_ROOT", "SIPWARD_MIRROR", "SIPWARD_RUN"):
         monkeypatch.setenv(name, "/x")
     assert load(tmp_path).fqdn == "sip.example.org"
+
+
+@pytest.mark.parametrize("name", ["SIPWARD_FQDNN", "sipward_fqdnn", "SIPWARD_NETWROK__SIP_PORT", "SIPWARD_"])
+def test_a_mistyped_variable_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, SECRET)
+    assert refusal(tmp_path) == f"{name}: unknown, no such variable"
+    monkeypatch.setenv("SIPWARD_NETWORK__SIP_PORT", "nought")
+    first, second = refusal(tmp_path).splitlines()
+    assert first == f"{name}: unknown, no such variable"
+    assert second.startswith("SIPWARD_NETWORK__SIP_PORT: network.sip_port")
 
 
 @pytest.mark.parametrize(
@@ -327,6 +356,11 @@ def test_each_example_is_a_configuration_of_its_kind(name: str, check) -> None: 
     found = settings.load(EXAMPLES / f"{name}.toml")
     assert check(found.network)
     assert found.network.service_networks
+
+
+def test_no_example_says_that_tls_is_served() -> None:
+    lines = [line for path in EXAMPLES.iterdir() for line in path.read_text().splitlines() if "5061" in line]
+    assert [line for line in lines if "nothing listens there yet" not in line] == []
 
 
 def test_each_example_is_tested() -> None:

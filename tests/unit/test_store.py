@@ -19,6 +19,7 @@ from sipward.store import (
     Store,
     StoreError,
     Unreadable,
+    redis_cli,
     watch,
 )
 from sipward.tenants import TenantRecord, parse
@@ -382,3 +383,18 @@ def test_probing_for_writes_writes_nothing(server: RedisServer, events: Generato
     until(events, is_well)
     until(events, is_well)
     assert server.call("DBSIZE") == "0"
+
+
+@pytest.mark.parametrize(
+    ("url", "arguments", "password"),
+    [
+        ("unix:///a/b%20c.sock", ["-s", "/a/b c.sock", "-n", "0"], ""),
+        ("unix:///a.sock?db=2", ["-s", "/a.sock", "-n", "2"], ""),
+        ("redis://10.5.4.9", ["-h", "10.5.4.9", "-p", "6379", "-n", "0"], ""),
+        ("redis://:p%40ss@10.5.4.9:6380/3", ["-h", "10.5.4.9", "-p", "6380", "-n", "3"], "p@ss"),
+        ("rediss://me:s@r.example", ["-h", "r.example", "-p", "6379", "-n", "0", "--user", "me", "--tls"], "s"),
+        ("redis://[fd00::9]/1", ["-h", "fd00::9", "-p", "6379", "-n", "1"], ""),
+    ],
+)
+def test_redis_cli_connects_as_the_node_does(url: str, arguments: list[str], password: str) -> None:
+    assert redis_cli(url) == (arguments, password)

@@ -149,3 +149,43 @@ def test_a_component_that_does_not_get_ready_says_what_it_waits_for(
         Supervisor([part], print).run()
     assert part.process
     assert not is_alive(part.process.pid)
+
+
+def chatty(tmp_path: Path) -> Component:
+    """A component whose log grows until it ends, a numbered line at a time."""
+    return component(tmp_path, "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.002; done")
+
+
+def test_a_log_that_has_grown_is_kept_once_and_begins_again_while_its_component_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Supervisor, "LOG_CAP", 500)
+    monkeypatch.setattr(Supervisor, "LOOK_EVERY", 0.05)
+    part, kept, seen = chatty(tmp_path), tmp_path / "part.log.1", []
+
+    def watch() -> None:
+        wait_for(lambda: kept.exists() and kept.read_text().startswith("line 1\n"))
+        wait_for(lambda: kept.read_text().startswith("line ") and not kept.read_text().startswith("line 1\n"))
+        assert part.process
+        seen.append(part.process.pid)
+
+    assert run([part], watch) == ["ready"]
+    assert part.process
+    assert seen == [part.process.pid], "it was not started again for that"
+    text = part.log.read_text()
+    assert "\0" not in text, "it writes on at the new end, not where the old one was"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["part.log", "part.log.1"]
+
+
+def test_a_log_that_cannot_be_kept_begins_again_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Supervisor, "LOG_CAP", 500)
+    monkeypatch.setattr(Supervisor, "LOOK_EVERY", 0.05)
+    part = chatty(tmp_path)
+    (tmp_path / "part.log.1").mkdir()
+
+    def watch() -> None:
+        wait_for(lambda: "line 100\n" in part.log.read_text())
+
+    said = run([part], watch)
+    assert f"{part.log} could not be kept as part.log.1: Is a directory" in said
+    assert not part.log.read_text().startswith("line 1\n")

@@ -56,7 +56,7 @@ def test_a_full_value_becomes_a_tenant(rules: Rules) -> None:
         domains=["ACME.example.org.", "203.0.113.77", "[2001:DB8:0::77]", "2001:db8::78", "sip.example.org"],
         instances=[
             {"uri": "sip:10.5.4.1:5080", "weight": 3, "priority": 2, "description": "Büro 1", "drain": True},
-            {"uri": "SIP:[2001:DB8:5:0::7];Transport=TCP"},
+            {"uri": "SIP:10.5.4.7;Transport=TCP"},
         ],
         redirect="refuse",
     )
@@ -66,11 +66,16 @@ def test_a_full_value_becomes_a_tenant(rules: Rules) -> None:
         "acme",
         (
             Instance(Endpoint("udp", "10.5.4.1", 5080), weight=3, priority=2, drain=True),
-            Instance(Endpoint("tcp", "2001:db8:5::7", 5060)),
+            Instance(Endpoint("tcp", "10.5.4.7", 5060)),
         ),
         "refuse",
         "acme.example.org",
     )
+
+
+def test_an_ipv6_instance_is_written_in_any_spelling(rules: Rules) -> None:
+    (instance,) = parse("acme", with_instance(uri="SIP:[2001:DB8:5:0::7];Transport=TCP"), rules).to_tenant().instances
+    assert instance.endpoint == Endpoint("tcp", "2001:db8:5::7", 5060)
 
 
 def test_what_is_left_out_has_the_documented_default(rules: Rules) -> None:
@@ -276,6 +281,32 @@ def test_loopback_is_allowed_where_it_is_listed(uri: str, tmp_path: Path) -> Non
 def test_rtpengines_control_port_is_never_an_instance(tmp_path: Path) -> None:
     text = refusal(with_instance(uri="sip:127.0.0.1:2223"), make_rules(tmp_path, LOOPBACK))
     assert "is rtpengine's control port (rtp.control)" in text
+
+
+AMONG_PHONES = """
+fqdn = "a"
+[network]
+address = "192.168.1.10"
+service_networks = ["192.168.0.0/16", "192.168.1.5/32"]
+local_networks = ["192.168.1.0/24"]
+"""
+
+
+def test_an_instance_where_the_phones_live_is_listed_by_its_host(tmp_path: Path) -> None:
+    rules = make_rules(tmp_path, AMONG_PHONES)
+    for address in ("192.168.1.5", "192.168.2.5"):
+        assert parse("acme", with_instance(uri=f"sip:{address}"), rules)
+    text = refusal(with_instance(uri="sip:192.168.1.6"), rules)
+    assert "is in network.local_networks (192.168.1.0/24): list the host itself in network.service_networks" in text
+
+
+def test_instances_of_both_families_are_refused(rules: Rules) -> None:
+    mixed = [{"uri": "sip:10.5.4.9"}, {"uri": "sip:[2001:db8:5::7]"}]
+    line = refusal(value(instances=mixed), rules)
+    assert line.startswith("instances = ")
+    assert line.endswith("must be all IPv4 or all IPv6: there is no failover from one to the other")
+    for instance in mixed:
+        assert parse("acme", value(instances=[instance]), rules)
 
 
 def test_without_service_networks_no_instance_is_allowed_and_the_reason_says_so() -> None:
