@@ -6,8 +6,10 @@ In Kamailio's workers (no I/O, no OpenSSL, nothing to install):
 - `flow`         a message's path, top to bottom
 - `routing`      where a request goes: pure
 - `balance`      which instance of a tenant: pure
-- `media`        what rtpengine is told: pure
-- `concealment`  topology hiding
+- `anchor`       which SDP goes through rtpengine
+- `media`, `sdp` what rtpengine is told, and descriptions as text: pure
+- `routeset`     our Route and Record-Route
+- `concealment`  topology hiding, with `headers`
 - `tokens`, `seal`  what rides sealed in a message and comes back
 - `passage`      what a transaction remembers
 - `edge`         the node as its workers see it
@@ -15,7 +17,7 @@ In Kamailio's workers (no I/O, no OpenSSL, nothing to install):
 - `uri`, `model` the words
 - `kamailio`     the only module that speaks to Kamailio
 
-In Kamailio's sync process: `sync` (Redis to live table), with `store`, `tenants`, `live`.
+In Kamailio's sync process: `sync` (Redis to live table), with `routes`, `snapshot`, `store`, `tenants`, `live`.
 
 On the command line: `cli`, `node` (starts and watches), `supervisor`, `render`, `rpc`, `settings`, `addresses`, `store`
 (the only module that speaks to Redis), `tenants`, with `hosts` and `problems` below them.
