@@ -109,25 +109,34 @@ class Concealment:
         if swept != lines:
             self._sip.set_buffer("\r\n".join(swept) + "\r\n\r\n" + body)
 
-    def reveal(self, method: str) -> None:
+    def reveal(self, method: str, tenant: str) -> None:
         """Let an instance see its own Contacts and Call-IDs in what a phone says of another call (RFC 3515, 3891)."""
         if method not in {"REFER", "INVITE"}:
             return
         for name in _REFERRING:
             value = shown = self._sip.header(name)
             if _CALL_ID_MARK in value:
-                value = _OUTER_CALL_ID.sub(lambda match: quote(self.inner_call_id(match[0]), safe=""), value)
+                value = self._inner_call_ids(value, in_uri=name == "refer-to")
             if f";{PARAM}=" in value:
-                value = self._revealed(value)
+                value = self._revealed(value, tenant)
             if value != shown:
                 self._sip.replace_header(name, [value])
 
-    def _revealed(self, value: str) -> str:
-        """A Refer-To value with the instance's own Contact in the place of the hidden one."""
+    def _inner_call_ids(self, value: str, in_uri: bool) -> str:
+        """A value with the Call-ID inside: escaped in a URI (RFC 3261, 19.1.1), else as it is (RFC 3891, 6.1)."""
+
+        def inner(match: re.Match[str]) -> str:
+            call_id = self.inner_call_id(match[0])
+            return quote(call_id, safe="") if in_uri else call_id
+
+        return _OUTER_CALL_ID.sub(inner, value)
+
+    def _revealed(self, value: str, tenant: str) -> str:
+        """A Refer-To value with the Contact of the tenant's own instance in the place of the hidden one."""
         address = next(name_addrs(value), None)
         uri = parse(address.uri) if address else None
         hidden = Hidden.open(self._sealer, uri.param(PARAM) or "") if uri else None
-        if address is None or uri is None or hidden is None:
+        if address is None or uri is None or hidden is None or hidden.tenant != tenant:
             return value
         _, mark, query = uri.rest.partition("?")
         return str(address._replace(uri=str(uri._replace(rest=hidden.contact + mark + query))))
@@ -136,7 +145,7 @@ class Concealment:
         """A line in which the Call-ID of another dialog is the one that the outside knows."""
 
         def outer(match: re.Match[str]) -> str:
-            call_id = unquote(match[2])
+            call_id = unquote(match[2]) if match[1].endswith("=") else match[2]
             return match[1] + (self.outer_call_id(call_id) if self._edge.names_inside(call_id) else match[2])
 
         return _REPLACES.sub(outer, line)
@@ -230,7 +239,11 @@ class Concealment:
     def _hidden_contacts(self, text: str, to: Side, tenant: str, socket: Socket, redirects: bool) -> str:
         """A Contact header's text with the instance hidden; of a redirection only what is inside."""
         hide = self._hide_inner if redirects else self._hide
-        return ", ".join(_contacts([text], lambda uri: hide(uri, to, tenant, socket), keep=redirects))
+        keep = self._shows_nothing if redirects else None
+        return ", ".join(_contacts([text], lambda uri: hide(uri, to, tenant, socket), keep))
+
+    def _shows_nothing(self, uri: str) -> bool:
+        return not self._edge.names_inside(uri)
 
     def _hide(self, uri: Uri, to: Side, tenant: str, socket: Socket) -> Uri:
         text = Hidden(tenant, uri.rest).seal(self._sealer)
@@ -255,16 +268,18 @@ class Concealment:
             self._sip.set_contacts(_contacts(texts, change))
 
 
-def _contacts(texts: Iterable[str], change: Callable[[Uri], Uri | None], keep: bool = False) -> list[str]:
+def _contacts(
+    texts: Iterable[str], change: Callable[[Uri], Uri | None], keep: Callable[[str], bool] | None = None
+) -> list[str]:
     """Contact values with each SIP URI changed; those that `change` gives up are left out.
 
-    `keep`: other schemes stay as they are, else they are left out too.
+    `keep`: which URIs of other schemes stay as they are; without it none does.
     """
     values: list[str] = []
     for value in (value for text in texts for value in name_addrs(text)):
         if value.uri == "*":
             values.append("*")
-        elif keep and parse(value.uri) is None:
+        elif keep and parse(value.uri) is None and keep(value.uri):
             values.append(str(value))
         elif (uri := parse(value.uri)) and (changed := change(uri)):
             values.append(str(NameAddr(value.display, str(changed), value.params)))

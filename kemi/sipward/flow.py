@@ -135,14 +135,13 @@ class Flow:
         shown = self._conceal.outer_call_id(request.call_id) if relay.dialog.renamed else request.call_id
         if outwards:
             keep = request.method != "ACK"
-            if not self._conceal.request(
-                relay.to, relay.dialog.tenant, socket, shown, keep, request.method not in OFFERING
-            ):
+            sweep_body = not request.has_sdp or request.method not in OFFERING
+            if not self._conceal.request(relay.to, relay.dialog.tenant, socket, shown, keep, sweep_body):
                 return None
         else:
             if seen.call_id != request.call_id:
                 sip.set_call_id(request.call_id)
-            self._conceal.reveal(request.method)
+            self._conceal.reveal(request.method, relay.dialog.tenant)
         if relay.uri or request.strict:
             sip.set_uri(relay.uri or request.uri)
         if routes.present:
@@ -176,7 +175,7 @@ class Flow:
         if self._sip.relay(self._edge.instance_timeout if at_once else 0):
             return
         # It could not even be sent: the phone's connection is gone, or the instance refuses ours.
-        if starts and request.method == "INVITE":
+        if request.method == "BYE" or (starts and request.method == "INVITE"):
             self._anchor.end(name(request, relay))
         self._answer(UNREACHABLE if relay.to is Side.SERVICE else FLOW_FAILED, relay.dialog.tenant)
 

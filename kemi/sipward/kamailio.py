@@ -83,11 +83,10 @@ def buffer() -> str:
 
 def has_sdp() -> bool:
     """Whether the body is, or may hold, an SDP."""
-    kind = KSR.hdr.get("Content-Type")
-    if not kind:
-        return False
-    kind = kind.lstrip().lower()
-    return kind.startswith(("application/sdp", "multipart/")) and bool(body())
+    kind = content_type().lstrip().lower()
+    if kind.startswith("multipart/"):
+        return "application/sdp" in body().lower()
+    return kind.startswith("application/sdp") and bool(body())
 
 
 def header(name: str) -> str:

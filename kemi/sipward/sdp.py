@@ -28,7 +28,7 @@ def cleared(description: str, is_inner: Callable[[str], bool]) -> str:
     A connection that is left is one that rtpengine does not carry: its address becomes the one that says "none".
     """
     lines: list[str] = []
-    for line in description.split("\r\n"):
+    for line in description.replace("\r\n", "\n").split("\n"):
         if not is_inner(line):
             lines.append(line)
         elif line.startswith("c="):

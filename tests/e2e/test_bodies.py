@@ -97,6 +97,22 @@ def test_a_multipart_body_keeps_its_other_parts(phone: Agent, instance: Agent, a
     phone.acknowledge(phone.expect(486))
 
 
+def test_parts_of_which_none_is_a_description_are_passed_on(phone: Agent, instance: Agent, acme: Tenant) -> None:
+    body = "--x\r\nContent-Type: application/pidf+xml\r\n\r\n<presence/>\r\n--x--\r\n"
+    plain = phone.compose
+
+    def compose(first: str, fields: list[str], text: str = "", via: str = "") -> str:
+        return plain(first, fields, text, via).replace(": application/sdp", ": multipart/mixed;boundary=x")
+
+    phone.compose = compose  # type: ignore[method-assign, assignment]
+    phone.begin("INVITE", f"sip:200@{acme.domain}", body=body, domain=acme.domain)
+    phone.compose = plain  # type: ignore[method-assign]
+    invite = instance.expect("INVITE")
+    assert invite.body == body
+    instance.reply(invite, 486, tag="i")
+    phone.acknowledge(phone.expect(486))
+
+
 @pytest.mark.parametrize("method", ["MESSAGE", "NOTIFY", "OPTIONS"])
 def test_a_body_outside_offer_and_answer_names_no_inner_address(
     method: str, phone: Agent, instance: Agent, acme: Tenant

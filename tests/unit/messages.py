@@ -1,15 +1,23 @@
 """Messages, and what happens to them in one worker."""
 
+from zlib import crc32
+
+from sipward import media
 from sipward.flow import Flow
 from sipward.model import Endpoint, Instance, Socket
 from sipward.seal import Sealer
 from sipward.tokens import Binding, Dialog
-from unit.recorder import ACME, INNER, KEY, PBX, PBX2, PHONE, PUBLIC, Recorder, edge
+from unit.recorder import ACME, INNER, KEY, PBX, PBX2, PHONE, PUBLIC, RELAY, Recorder, edge
 
 SEALER = Sealer([KEY])
-DIALOG = Dialog("acme", PHONE, PBX)
+VIA = "SIP/2.0/UDP 192.168.1.20;branch=z9hG4bK-1"
+DIALOG = Dialog("acme", PHONE, PBX, media=crc32(VIA.encode()))
+CALL = media.call_name("acme", "1@h", DIALOG.media)
+"""What rtpengine knows the call of `DIALOG` as."""
 BOUND = Binding("acme", PHONE, "sip:192.168.1.20:5062").seal(SEALER)
 SDP = "v=0\r\nc=IN IP4 192.168.1.20\r\nm=audio 4000 RTP/AVP 0\r\n"
+ANCHORED = SDP.replace("192.168.1.20", RELAY)
+"""What rtpengine makes of it."""
 TWO = ACME._replace(instances=(Instance(PBX, priority=1), Instance(PBX2, priority=2)))
 
 
@@ -17,7 +25,7 @@ def message(
     start: str, *fields: str, sdp: bool = False, call_id: str = "1@h", to: str = "<sip:100@acme.example>"
 ) -> str:
     method = start.partition(" ")[0]
-    lines = [start, "Via: SIP/2.0/UDP 192.168.1.20;branch=z9hG4bK-1", "From: <sip:7@acme.example>;tag=a", f"To: {to}"]
+    lines = [start, f"Via: {VIA}", "From: <sip:7@acme.example>;tag=a", f"To: {to}"]
     lines += [f"Call-ID: {call_id}", f"CSeq: 1 {method}", "Max-Forwards: 70", *fields]
     lines += ["Content-Type: application/sdp"] if sdp else []
     return "\r\n".join(lines) + "\r\n\r\n" + (SDP if sdp else "")

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from types import ModuleType
 from typing import cast
+from zlib import crc32
 
 from sipward.edge import Edge
 from sipward.live import encode
@@ -18,6 +19,8 @@ INNER_TCP = Socket(Side.SERVICE, Endpoint("tcp", "10.5.4.1", 5060), "10.5.4.1")
 PUBLIC6 = Socket(Side.OUTSIDE, Endpoint("udp", "2001:db8::10", 5060), "2001:db8::10")
 SOCKETS = (PUBLIC, PUBLIC_TCP, INNER, INNER_TCP, PUBLIC6)
 KEY = b"k" * 32
+RELAY = "203.0.113.77"
+"""Where rtpengine takes RTP, for either side."""
 
 NEEDED = frozenset({"via", "from", "to", "call-id", "cseq", "max-forwards", "contact", "route", "record-route"}) | {
     "content-type", "content-length", "expires", "rseq", "retry-after", "www-authenticate", "proxy-authenticate"
@@ -68,6 +71,7 @@ class Recorder:
         self.known_transaction = True
         self.sendable = True
         self.media_works = True
+        self.rewritten = ""
         self.cancelled = False
         self.failed: tuple[int, bool] = (408, True)
         self.arrives(text, source, on)
@@ -79,8 +83,8 @@ class Recorder:
 
     def arrives(self, text: str, source: Endpoint, on: Socket) -> None:
         """Let another message of the same transaction arrive."""
-        head, _, self.body = text.replace("\r\n", "\n").partition("\n\n")
-        self.start, *lines = re.split(r"\n(?![ \t])", head)
+        head, _, self.content = text.partition("\r\n\r\n" if "\r\n\r\n" in text else "\n\n")
+        self.start, *lines = re.split(r"\n(?![ \t])", head.replace("\r\n", "\n"))
         self.fields = [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
         self.from_, self.on = source, on
         self.new_uri: str | None = None
@@ -129,6 +133,7 @@ class Recorder:
             route=own_route,
             in_dialog=in_dialog,
             has_sdp=self.has_sdp(),
+            media=crc32(self.header("Via").encode()) if self.method() == "INVITE" else 0,
         )
 
     def routes(self) -> list[str]:
@@ -142,10 +147,18 @@ class Recorder:
 
     def buffer(self) -> str:
         head = "\r\n".join([self.start, *(f"{name}: {value}" for name, value in self.fields)])
-        return f"{head}\r\n\r\n{self.body}"
+        return f"{head}\r\n\r\n{self.content}"
 
     def has_sdp(self) -> bool:
-        return self.header("Content-Type") == "application/sdp"
+        if self.content_type().startswith("multipart/"):
+            return "application/sdp" in self.content
+        return self.content_type().startswith("application/sdp") and bool(self.content)
+
+    def content_type(self) -> str:
+        return self.header("Content-Type")
+
+    def body(self) -> str:
+        return self.content
 
     def status(self) -> int:
         return int(self.start.split(" ")[1])
@@ -195,11 +208,12 @@ class Recorder:
     def restore_vias(self, values: list[str]) -> None:
         self._set("Via", [self.header("Via"), *values])
 
-    def set_body(self, text: str) -> None:
-        self.body = text
+    def set_body(self, text: str, kind: str) -> None:
+        self.content = text
+        self._set("Content-Type", [kind])
 
     def remove_body(self) -> None:
-        self.body = ""
+        self.content = ""
 
     def pretend_source(self, socket: Socket, shown: str) -> None:
         self.verbs.append(("pretend_source", shown))
@@ -257,13 +271,13 @@ class Recorder:
     def recall(self, name: str) -> str:
         return self.avps.get(name, "")
 
-    def media_offer(self, flags: str) -> bool:
-        self.verbs.append(("media_offer", flags))
-        return self.media_works
+    def media_offer(self, flags: str, sdp: str) -> str | None:
+        self.verbs.append(("media_offer", flags, sdp))
+        return self._rewritten(sdp)
 
-    def media_answer(self, flags: str) -> bool:
-        self.verbs.append(("media_answer", flags))
-        return self.media_works
+    def media_answer(self, flags: str, sdp: str) -> str | None:
+        self.verbs.append(("media_answer", flags, sdp))
+        return self._rewritten(sdp)
 
     def media_delete(self, flags: str) -> bool:
         self.verbs.append(("media_delete", flags))
@@ -293,6 +307,11 @@ class Recorder:
     def header(self, name: str) -> str:
         """The first value of a header, "" when there is none."""
         return next(iter(self.headers(name)), "")
+
+    def _rewritten(self, sdp: str) -> str | None:
+        """What rtpengine makes of a description: `rewritten` if a test asks for it, else one with its own address."""
+        taken = self.rewritten or re.sub(r"(?m)^c=IN IP4 [\d.]+", f"c=IN IP4 {RELAY}", sdp)
+        return taken if self.media_works else None
 
     def _address(self, name: str) -> Uri | None:
         return parse(self.header(name).partition("<")[2].partition(">")[0])

@@ -4,8 +4,36 @@ import pytest
 
 from sipward import media
 from sipward.model import Side
-from unit.messages import DIALOG, answered, called, calling, failed, from_pbx, reply, request, routed, within
-from unit.recorder import INNER, PHONE, PUBLIC, RIVAL
+from unit.messages import (
+    ANCHORED,
+    CALL,
+    DIALOG,
+    SDP,
+    answered,
+    called,
+    calling,
+    failed,
+    from_pbx,
+    reply,
+    request,
+    routed,
+    within,
+)
+from unit.recorder import INNER, PBX, PHONE, PUBLIC, RELAY, RIVAL, Recorder
+
+CLEAN = f"v=0\r\nc=IN IP4 {RELAY}\r\nm=audio 4000 RTP/AVP 0\r\n"
+NAMING = CLEAN.replace("m=", "a=x-nat:10.5.4.11\r\nm=")
+TEXT_ONLY = "--a b\r\nContent-Type: text/plain\r\n\r\nhello\r\n--a b--\r\n"
+PARTS = 'multipart/mixed; boundary="a b"'
+
+
+def in_parts(description: str) -> str:
+    other = "--a b\r\nContent-Type: text/plain\r\n\r\nhello\r\n"
+    return f"{other}--a b\r\nContent-Type: application/sdp\r\n\r\n{description}\r\n--a b--\r\n"
+
+
+def multipart(text: str) -> str:
+    return text.replace("Content-Type: application/sdp", f"Content-Type: {PARTS}").replace(SDP, in_parts(SDP))
 
 
 def test_without_rtpengine_no_call_is_sent_on_with_its_sdp() -> None:
@@ -26,26 +54,154 @@ def test_two_tenants_with_one_call_id_are_two_calls_to_rtpengine() -> None:
     assert mine.did("media_offer") != theirs.did("media_offer")
 
 
-def test_a_bye_deletes_the_calls_media() -> None:
-    assert routed(within("BYE", "sip:100@x")).did("media_delete") == [("call-id=acme/1@h",)]
-    assert from_pbx(within("BYE", "sip:7@x")).did("media_delete") == [("call-id=acme/1@h",)]
+def test_the_second_invite_of_a_call_id_has_media_of_its_own() -> None:
+    text = request("INVITE", "sip:100@acme.example", sdp=True)
+    first, second = routed(text), routed(text.replace("branch=z9hG4bK-1", "branch=z9hG4bK-2"))
+    again = routed(text)
+    assert first.did("media_offer") != second.did("media_offer")
+    assert first.did("media_offer") == again.did("media_offer")
+    ended = [failed(sip, 486, False).did("media_delete") for sip in (first, second)]
+    assert ended[0] == [(media.end(CALL),)]
+    assert ended[0] != ended[1]
 
 
-def test_a_bye_is_sent_on_when_rtpengine_does_not_answer() -> None:
+@pytest.mark.parametrize("method", ["INVITE", "UPDATE", "PRACK"])
+def test_in_a_dialog_the_media_is_the_one_of_the_invite_that_began_it(method: str) -> None:
+    text = within(method, "sip:100@x", sdp=True).replace("branch=z9hG4bK-1", "branch=z9hG4bK-2")
+    sip = routed(text)
+    assert sip.did("media_offer") == [(media.offer(CALL, Side.OUTSIDE, Side.SERVICE, False), SDP)]
+    answered(sip, reply(200, method, sdp=True))
+    assert sip.did("media_answer") == [(media.answer(CALL, Side.SERVICE), SDP)]
+
+
+def byes() -> list[Recorder]:
+    """A BYE of either side that has been sent on."""
+    return [routed(within("BYE", "sip:100@x")), from_pbx(within("BYE", "sip:7@x"))]
+
+
+def test_a_bye_alone_ends_no_media() -> None:
+    for sip in byes():
+        assert sip.relayed
+        assert not sip.did("media_delete")
+
+
+@pytest.mark.parametrize("status", [200, 202, 299, 408, 481])
+def test_the_answer_to_a_bye_ends_the_calls_media(status: int) -> None:
+    for sip, source, on in zip(byes(), (PBX, PHONE), (INNER, PUBLIC), strict=True):
+        assert answered(sip, reply(status, "BYE"), source, on).did("media_delete") == [(media.end(CALL),)]
+
+
+@pytest.mark.parametrize("status", [100, 183, 300, 401, 407, 403, 480, 482, 500, 503, 603])
+def test_after_any_other_answer_to_a_bye_the_media_goes_on(status: int) -> None:
+    for sip, source, on in zip(byes(), (PBX, PHONE), (INNER, PUBLIC), strict=True):
+        assert not answered(sip, reply(status, "BYE"), source, on).did("media_delete")
+        assert not failed(sip, status, False).did("media_delete")
+
+
+@pytest.mark.parametrize("method", ["INVITE", "UPDATE", "INFO", "REFER"])
+@pytest.mark.parametrize("status", [200, 408, 481])
+def test_no_other_answer_in_a_dialog_ends_the_media(method: str, status: int) -> None:
+    assert not answered(routed(within(method, "sip:100@x")), reply(status, method)).did("media_delete")
+
+
+def test_a_bye_that_nobody_answers_ends_the_calls_media() -> None:
+    for sip in byes():
+        assert failed(sip, 408, True).did("media_delete") == [(media.end(CALL),)]
+        assert not sip.did("answer_failure")
+
+
+def test_a_bye_that_cannot_be_sent_ends_the_calls_media() -> None:
+    for sip, code in (
+        (routed(within("BYE", "sip:100@x"), sendable=False), 503),
+        (from_pbx(within("BYE", "sip:7@x"), sendable=False), 430),
+    ):
+        assert [answer[0] for answer in sip.did("answer")] == [code]
+        assert sip.did("media_delete") == [(media.end(CALL),)]
+
+
+@pytest.mark.parametrize("method", ["INVITE", "UPDATE", "INFO"])
+def test_what_else_cannot_be_sent_in_a_dialog_leaves_the_media(method: str) -> None:
+    sip = routed(within(method, "sip:100@x"), sendable=False)
+    assert sip.did("answer")
+    assert not sip.did("media_delete")
+
+
+def test_a_bye_of_one_invite_ends_no_other_invites_media() -> None:
+    other = DIALOG._replace(media=DIALOG.media + 1)
+    sip = answered(routed(within("BYE", "sip:100@x", dialog=other)), reply(200, "BYE"))
+    assert sip.did("media_delete") == [(media.end(media.call_name("acme", "1@h", other.media)),)]
+
+
+def test_a_byes_answer_is_passed_on_when_rtpengine_does_not_answer() -> None:
     sip = routed(within("BYE", "sip:100@x"), media_works=False)
     assert sip.relayed
-    assert sip.counted == ["media-delete-failed"]
+    assert not sip.counted
+    assert answered(sip, reply(200, "BYE")).counted == ["media-delete-failed"]
+    assert not sip.did("drop_reply")
+
+
+def test_what_rtpengine_made_of_a_description_takes_its_place() -> None:
+    assert routed(request("INVITE", "sip:100@acme.example", sdp=True)).body() == ANCHORED
+    assert calling().body() == ANCHORED
+    sip, way = called()
+    assert answered(sip, reply(200, "INVITE", way, sdp=True)).body() == ANCHORED
+    assert sip.content_type() == "application/sdp"
+
+
+def test_a_description_among_other_parts_is_taken_and_put_back() -> None:
+    sip = routed(multipart(request("INVITE", "sip:100@acme.example", sdp=True)))
+    assert sip.did("media_offer") == [(media.offer(CALL, Side.OUTSIDE, Side.SERVICE, False), SDP)]
+    assert sip.body() == in_parts(ANCHORED)
+    answered(sip, multipart(reply(200, "INVITE", sdp=True)))
+    assert sip.did("media_answer") == [(media.answer(CALL, Side.SERVICE), SDP)]
+    assert sip.body() == in_parts(ANCHORED)
+    assert sip.content_type() == PARTS
+
+
+def test_parts_of_which_none_is_a_description_need_no_rtpengine() -> None:
+    text = request("INVITE", "sip:100@acme.example", f"Content-Type: {PARTS}") + TEXT_ONLY
+    sip = routed(text, media_works=False)
+    assert sip.relayed
+    assert sip.body() == TEXT_ONLY
+
+
+def test_an_answer_among_other_parts_that_is_not_taken_has_no_media_in_it() -> None:
+    sip, _ = called()
+    sip.media_works = False
+    answered(sip, multipart(reply(200, "INVITE", sdp=True)))
+    assert sip.body() == media.REJECTED
+    assert sip.content_type() == "application/sdp"
+
+
+def test_what_rtpengine_leaves_of_the_inside_is_shown_to_no_phone() -> None:
+    assert calling(rewritten=NAMING).body() == CLEAN
+    sip, way = called()
+    sip.rewritten = NAMING
+    assert answered(sip, reply(200, "INVITE", way, sdp=True)).body() == CLEAN
+
+
+def test_an_instance_sees_what_rtpengine_leaves() -> None:
+    assert routed(request("INVITE", "sip:100@acme.example", sdp=True), rewritten=NAMING).body() == NAMING
+
+
+def test_a_lost_answer_is_counted_and_logged_with_its_tenant() -> None:
+    sip, way = called()
+    sip.media_works = False
+    answered(sip, reply(200, "INVITE", way, sdp=True))
+    assert sip.logged == [
+        "event=failed why=media-unavailable method=INVITE src_ip=10.5.4.11 tenant=acme callid=1@h",
+    ]
 
 
 def test_a_late_offers_answer_is_in_the_ack() -> None:
     sip = routed(within("ACK", "sip:100@x", sdp=True))
-    assert sip.did("media_answer") == [(media.answer("acme", "1@h", Side.OUTSIDE),)]
+    assert sip.did("media_answer") == [(media.answer(CALL, Side.OUTSIDE), SDP)]
     assert sip.relayed
 
 
 def test_an_ack_whose_answer_is_not_taken_has_no_media_in_it() -> None:
     sip = routed(within("ACK", "sip:100@x", sdp=True), media_works=False)
-    assert sip.body == media.REJECTED
+    assert sip.body() == media.REJECTED
     assert sip.relayed
 
 
@@ -58,7 +214,7 @@ def test_a_prack_answers_a_late_offer_and_offers_otherwise(late: bool, verb: str
 @pytest.mark.parametrize(("method", "status"), [("OPTIONS", 200), ("INVITE", 488), ("INVITE", 606), ("MESSAGE", 200)])
 def test_what_an_instance_says_of_its_abilities_has_no_sdp(method: str, status: int) -> None:
     sip = answered(routed(request(method, "sip:100@acme.example")), reply(status, method, sdp=True))
-    assert sip.body == ""
+    assert sip.body() == ""
     assert not sip.did("media_offer")
     assert not sip.did("media_answer")
 
@@ -81,15 +237,15 @@ def test_forked_replies_are_each_answers() -> None:
 def test_early_media_that_rtpengine_does_not_take_is_no_sdp() -> None:
     sip, way = called()
     sip.media_works = False
-    assert answered(sip, reply(183, "INVITE", way, sdp=True)).body == ""
-    assert answered(sip, reply(200, "INVITE", way, sdp=True)).body == media.REJECTED
+    assert answered(sip, reply(183, "INVITE", way, sdp=True)).body() == ""
+    assert answered(sip, reply(200, "INVITE", way, sdp=True)).body() == media.REJECTED
     assert sip.counted == ["media-unavailable"] * 2
 
 
 def test_the_offer_of_a_late_offer_is_in_the_200() -> None:
     sip = routed(request("INVITE", "sip:100@acme.example"))
     answered(sip, reply(200, "INVITE", sdp=True))
-    assert sip.did("media_offer") == [(media.offer("acme", "1@h", Side.SERVICE, Side.OUTSIDE, False),)]
+    assert sip.did("media_offer") == [(media.offer(CALL, Side.SERVICE, Side.OUTSIDE, False), SDP)]
 
 
 def test_an_answer_in_a_phones_ack_or_prack_is_the_outsides_and_an_instances_is_the_services() -> None:
@@ -97,28 +253,28 @@ def test_an_answer_in_a_phones_ack_or_prack_is_the_outsides_and_an_instances_is_
     for method in ("ACK", "PRACK"):
         outer = routed(within(method, "sip:100@x", sdp=True, dialog=late))
         inner = from_pbx(within(method, "sip:7@x", sdp=True, dialog=late))
-        assert outer.did("media_answer") == [(media.answer("acme", "1@h", Side.OUTSIDE),)]
-        assert inner.did("media_answer") == [(media.answer("acme", "1@h", Side.SERVICE),)]
+        assert outer.did("media_answer") == [(media.answer(CALL, Side.OUTSIDE), SDP)]
+        assert inner.did("media_answer") == [(media.answer(CALL, Side.SERVICE), SDP)]
 
 
 @pytest.mark.parametrize("method", ["MESSAGE", "OPTIONS", "INFO", "PUBLISH", "REGISTER"])
 def test_a_body_that_takes_no_part_in_offer_and_answer_is_left_alone(method: str) -> None:
     sip = routed(request(method, "sip:100@acme.example", sdp=True), media_works=False)
     assert sip.relayed
-    assert sip.body.startswith("v=0")
+    assert sip.body().startswith("v=0")
 
 
 def test_a_phones_refusal_keeps_its_sdp_and_a_phones_abilities_too() -> None:
     sip = answered(calling(), reply(488, "INVITE", sdp=True), PHONE, PUBLIC)
-    assert sip.body.startswith("v=0")
+    assert sip.body().startswith("v=0")
     assert not sip.did("media_answer")
 
 
 def test_a_reply_to_an_update_answers_the_new_offer() -> None:
     sip = answered(routed(within("UPDATE", "sip:100@x", sdp=True)), reply(200, "UPDATE", sdp=True))
-    assert sip.did("media_answer") == [(media.answer("acme", "1@h", Side.SERVICE),)]
+    assert sip.did("media_answer") == [(media.answer(CALL, Side.SERVICE), SDP)]
 
 
 def test_a_refused_call_gives_its_ports_back_once() -> None:
     sip = failed(routed(request("INVITE", "sip:100@acme.example", sdp=True)), 486, False)
-    assert sip.did("media_delete") == [("call-id=acme/1@h",)]
+    assert sip.did("media_delete") == [(media.end(CALL),)]

@@ -1,6 +1,7 @@
 """Topology hiding: nothing inner leaves, and what must come back comes back."""
 
 import re
+from urllib.parse import quote
 
 import pytest
 
@@ -34,8 +35,10 @@ def concealed(sip: Recorder) -> Concealment:
     return Concealment(sip.module, edge(), SEALER, lambda name: domains.get(name, "invalid"))
 
 
-def request(sip: Recorder, to: Side = Side.OUTSIDE, keep: bool = True, call_id: str = "sw-1") -> str:
-    concealed(sip).request(to, "acme", PUBLIC, call_id, keep)
+def request(
+    sip: Recorder, to: Side = Side.OUTSIDE, keep: bool = True, call_id: str = "sw-1", sweep_body: bool = False
+) -> str:
+    concealed(sip).request(to, "acme", PUBLIC, call_id, keep, sweep_body)
     return sip.buffer()
 
 
@@ -108,7 +111,7 @@ def test_the_instances_contact_is_hidden_with_everything_around_it_kept() -> Non
 
 def test_a_contact_over_tcp_says_so() -> None:
     sip = Recorder(INVITE, PBX, INNER)
-    concealed(sip).request(Side.OUTSIDE, "acme", PUBLIC_TCP, "1", True)
+    concealed(sip).request(Side.OUTSIDE, "acme", PUBLIC_TCP, "1", True, False)
     assert "@203.0.113.10:5060;transport=tcp;sw=" in sip.header("Contact")
     assert sip.header("Via").startswith("SIP/2.0/TCP 203.0.113.10:5060;")
 
@@ -152,14 +155,14 @@ def test_an_inner_address_in_any_field_becomes_the_tenants_domain(line: str, swe
 
 def test_a_tenant_that_is_gone_has_no_domain_to_show() -> None:
     sip = Recorder(INVITE, PBX, INNER)
-    concealed(sip).request(Side.OUTSIDE, "gone", PUBLIC, "1", True)
+    concealed(sip).request(Side.OUTSIDE, "gone", PUBLIC, "1", True, False)
     assert "<sip:7@invalid>" in sip.header("From")
 
 
 def test_the_local_side_sees_our_own_address_and_not_the_public_one() -> None:
     socket = Socket(Side.OUTSIDE, Endpoint("udp", "192.168.1.1", 5060), "198.18.0.1")
     sip = Recorder(INVITE, PBX, INNER)
-    concealed(sip).request(Side.LOCAL, "acme", socket, "1", True)
+    concealed(sip).request(Side.LOCAL, "acme", socket, "1", True, False)
     assert "@192.168.1.1:5060;" in sip.header("Contact")
     assert "198.18.0.1" not in sip.buffer()
 
@@ -179,6 +182,139 @@ def test_a_renamed_call_id_comes_back_and_is_always_the_same(call_id: str) -> No
 @pytest.mark.parametrize("call_id", ["1@198.51.100.7", "", "sw-", "sw-forged", "sw-é", "SW-1"])
 def test_any_other_call_id_is_the_same_on_both_sides(call_id: str) -> None:
     assert concealed(Recorder(INVITE)).inner_call_id(call_id) == call_id
+
+
+# --- another call ----------------------------------------------------------------------------------------------------
+
+INNER_ID = "9@10.5.4.11"
+
+
+def outer(call_id: str = INNER_ID) -> str:
+    return concealed(Recorder(INVITE)).outer_call_id(call_id)
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("Refer-To: <sip:3@h?Replaces=9%4010.5.4.11%3Bto-tag%3Da>", "<sip:3@h?Replaces={}%3Bto-tag%3Da>"),
+        ("Refer-To: <sip:3@h?Replaces=9%4010.5.4.11%3bto-tag%3da>", "<sip:3@h?Replaces={}%3bto-tag%3da>"),
+        ("refer-to: <sip:3@h?replaces=9@10.5.4.11&X=1>", "<sip:3@h?replaces={}&X=1>"),
+        ("Refer-To: <sip:3@h?X=1&Replaces=9%4010.5.4.11>;p=1", "<sip:3@h?X=1&Replaces={}>;p=1"),
+        ("Refer-To: <sip:3@10.5.4.11?Replaces=9%4010.5.4.11>", "<sip:3@acme.example?Replaces={}>"),
+        ("Refer-To: <sip:3@h?Replaces=9%40h%3Bto-tag%3Da>", "<sip:3@h?Replaces=9%40h%3Bto-tag%3Da>"),
+        ("Refer-To: <sip:3@10.5.4.11:5080>", "<sip:3@acme.example>"),
+        ("Replaces: 9@10.5.4.11;to-tag=a;from-tag=b", "{};to-tag=a;from-tag=b"),
+        ("Replaces : 9@10.5.4.11 ;to-tag=a", "{} ;to-tag=a"),
+        ("Replaces: 9@h;to-tag=a", "9@h;to-tag=a"),
+        ("Replaces: 9%40h;to-tag=a", "9%40h;to-tag=a"),
+    ],
+)
+def test_an_instances_word_of_another_call_names_it_as_the_outside_knows_it(line: str, shown: str) -> None:
+    sip = Recorder(INVITE.replace("CSeq: 1 INVITE", f"CSeq: 1 INVITE\n{line}"), PBX, INNER)
+    request(sip)
+    assert sip.header(line.partition(":")[0].strip()) == shown.format(outer())
+
+
+def test_the_compact_form_of_refer_to_names_it_so_too() -> None:
+    line = "r: <sip:3@10.5.4.11?Replaces=9%4010.5.4.11%3Bto-tag%3Da>"
+    sip = Recorder(INVITE.replace("CSeq: 1 INVITE", f"CSeq: 1 INVITE\n{line}"), PBX, INNER)
+    request(sip)
+    assert sip.header("r") == f"<sip:3@acme.example?Replaces={outer()}%3Bto-tag%3Da>"
+
+
+def test_an_escape_in_a_call_id_is_one_in_a_uri_only() -> None:
+    line = "Replaces: 9%40x@10.5.4.11;to-tag=a"
+    sip = Recorder(INVITE.replace("CSeq: 1 INVITE", f"CSeq: 1 INVITE\n{line}"), PBX, INNER)
+    request(sip)
+    assert sip.header("Replaces") == f"{outer('9%40x@10.5.4.11')};to-tag=a"
+
+
+def revealed(line: str, method: str = "REFER", tenant: str = "acme") -> str:
+    sip = Recorder(f"{method} sip:100@x SIP/2.0\nVia: a\nCSeq: 1 {method}\n{line}\n\n")
+    concealed(sip).reveal(method, tenant)
+    return sip.header(line.partition(":")[0])
+
+
+HIDDEN = Hidden("acme", "10.5.4.11:5080;transport=udp").seal(SEALER)
+
+
+@pytest.mark.parametrize(
+    ("value", "inner"),
+    [
+        ("<sip:3@h?Replaces={outer}%3Bto-tag%3Da>", "<sip:3@h?Replaces=9%4010.5.4.11%3Bto-tag%3Da>"),
+        ("<sip:3@p;sw={hidden}>", "<sip:3@10.5.4.11:5080;transport=udp>"),
+        ('"A, B" <sip:3@p;sw={hidden}>;q=1', '"A, B" <sip:3@10.5.4.11:5080;transport=udp>;q=1'),
+        (
+            "<sip:3@p;sw={hidden}?Replaces={outer}%3Bto-tag%3Da>",
+            "<sip:3@10.5.4.11:5080;transport=udp?Replaces=9%4010.5.4.11%3Bto-tag%3Da>",
+        ),
+        ("<sip:3@h>", "<sip:3@h>"),
+        ("<sip:3@h?Replaces=sw-forged%3Bto-tag%3Da>", "<sip:3@h?Replaces=sw-forged%3Bto-tag%3Da>"),
+        ("<sip:3@p;sw=forged>", "<sip:3@p;sw=forged>"),
+        ("<tel:+39;sw={hidden}>", "<tel:+39;sw={hidden}>"),
+        ("<sip:3@p;sw={hidden}", "<sip:3@p;sw={hidden}"),
+    ],
+)
+def test_a_phones_word_of_another_call_names_it_as_the_instance_knows_it(value: str, inner: str) -> None:
+    texts = {"outer": outer(), "hidden": HIDDEN}
+    assert revealed(f"Refer-To: {value.format(**texts)}") == inner.format(**texts)
+
+
+def test_in_a_replaces_field_the_call_id_inside_is_not_escaped() -> None:
+    assert revealed(f"Replaces: {outer()};to-tag=a;early-only", "INVITE") == "9@10.5.4.11;to-tag=a;early-only"
+
+
+@pytest.mark.parametrize("call_id", [INNER_ID, "a%b@10.5.4.11", "a%40b@10.5.4.11", "a+b@[fd00:5:4::11]"])
+@pytest.mark.parametrize(("method", "form"), [("REFER", "Refer-To: <sip:3@h?Replaces={}>"), ("INVITE", "Replaces: {}")])
+def test_what_was_said_of_another_call_comes_back_as_it_was(method: str, form: str, call_id: str) -> None:
+    in_uri = method == "REFER"
+    line = form.format(quote(call_id, safe="") if in_uri else f"{call_id};to-tag=a")
+    sip = Recorder(INVITE.replace("CSeq: 1 INVITE", f"CSeq: 1 INVITE\n{line}"), PBX, INNER)
+    request(sip)
+    name, _, said = line.partition(": ")
+    assert "10.5.4." not in sip.header(name)
+    assert "fd00:5:4" not in sip.header(name)
+    assert revealed(f"{name}: {sip.header(name)}", method) == said
+
+
+@pytest.mark.parametrize("method", ["BYE", "MESSAGE", "NOTIFY"])
+def test_in_other_methods_nothing_is_revealed(method: str) -> None:
+    value = f"<sip:3@p;sw={HIDDEN}?Replaces={outer()}>"
+    assert revealed(f"Refer-To: {value}", method) == value
+
+
+def test_the_hidden_contact_of_another_tenant_is_not_revealed() -> None:
+    value = f"<sip:3@p;sw={HIDDEN}>"
+    assert revealed(f"Refer-To: {value}", tenant="globex") == value
+
+
+# --- bodies ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["Content-Length", "content-length", "l"])
+def test_a_body_that_is_no_description_is_swept_and_its_length_is_right(name: str) -> None:
+    text = INVITE.replace("Content-Length: 9", f"{name}: 25").replace("c=IN IP4 ", "zoë at 10.5.4.11:5080, 110.5.4.11")
+    head, _, body = request(Recorder(text, PBX, INNER), sweep_body=True).partition("\r\n\r\n")
+    assert body == "zoë at acme.example, 110.5.4.11"
+    assert [line for line in head.split("\r\n") if line.lower().startswith((name.lower(), "content-l"))] == [
+        f"Content-Length: {len(body.encode())}"
+    ]
+
+
+def test_a_body_in_which_nothing_is_inside_is_left_as_it_is() -> None:
+    assert "\r\nContent-Length: 9\r\n\r\nc=IN IP4 " in request(Recorder(INVITE, PBX, INNER), sweep_body=True)
+
+
+def test_a_body_that_rtpengine_will_rewrite_is_left_as_it_is() -> None:
+    text = INVITE.replace("c=IN IP4 ", "c=IN IP4 10.5.4.11")
+    assert request(Recorder(text, PBX, INNER)).endswith("\r\n\r\nc=IN IP4 10.5.4.11")
+
+
+@pytest.mark.parametrize(("field", "shown"), [("", ["70"]), ("Max-Forwards: 12\n", ["12"])])
+def test_a_request_without_a_limit_of_hops_gets_one(field: str, shown: list[str]) -> None:
+    sip = Recorder(INVITE.replace("CSeq: 1", f"{field}CSeq: 1"), PBX, INNER)
+    request(sip)
+    assert sip.headers("Max-Forwards") == shown
 
 
 # --- registrations ---------------------------------------------------------------------------------------------------
@@ -330,11 +466,24 @@ def test_a_contact_hidden_before_is_another_for_another_tenant_side_socket_or_ki
         assert [value.endswith("<sip:1@198.51.100.99>") for value in shown] == [False] * 5 + [True]
 
 
-@pytest.mark.parametrize("status", [200, 302])
+@pytest.mark.parametrize("status", [183, 200, 485])
 def test_a_reply_of_whose_contacts_none_can_be_shown_has_none(status: int) -> None:
     assert reply("<tel:+39072140>", "INVITE", status).headers("Contact") == []
     text = "<tel:+39072140>\nContact: <sip:100@10.5.4.11:5080>"
     assert reply(text, "INVITE", status).header("Contact").startswith("<sip:100@203.0.113.10:5060;sw=")
+
+
+@pytest.mark.parametrize("status", [300, 302, 399])
+@pytest.mark.parametrize("target", ['"A, B" <tel:+39072140>;q=1', "<mailto:a@h>", "<http://198.51.100.9/>"])
+def test_a_redirections_target_of_another_scheme_stays(status: int, target: str) -> None:
+    assert reply(target, "INVITE", status).headers("Contact") == [target]
+    shown = reply(f"{target}\nContact: <sip:100@10.5.4.11:5080>", "INVITE", status).header("Contact")
+    assert shown.startswith(f"{target}, <sip:100@203.0.113.10:5060;sw=")
+
+
+@pytest.mark.parametrize("target", ["<http://10.5.4.11/>", "<im:1@[fd00:5:4::11]>"])
+def test_a_redirections_target_of_another_scheme_names_nothing_inside(target: str) -> None:
+    assert reply(target, "INVITE", 302).headers("Contact") == []
 
 
 def test_a_request_whose_contact_cannot_be_shown_has_none() -> None:

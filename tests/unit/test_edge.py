@@ -282,3 +282,24 @@ def test_a_node_reads_back_as_it_was_written(tmp_path: Path) -> None:
 def test_the_keys_are_not_in_the_nodes_description() -> None:
     assert KEY.hex() not in edge().to_json()
     assert KEY.decode() not in edge().to_json()
+
+
+@pytest.mark.parametrize(
+    ("text", "inside"),
+    [
+        ("<sip:3@h?Replaces=9%4010.5.4.11%3Bto-tag%3Da>", True),
+        ("9%4010.5.4.11", True),
+        ("9%4010.5.4.11%3A5060", True),
+        ("9%3a10.5.4.11", True),
+        ("9%5B10.5.4.11%5D", True),
+        ("9%40[fd00:5:4::11]", True),
+        ("9%4010.5.4.11.1", False),
+        ("9%40110.5.4.11", False),
+        ("9%40198.51.100.7", False),
+        ("94010.5.4.11", False),
+        ("9%4G10.5.4.11", True),
+        ("9%4110", False),
+    ],
+)
+def test_an_inner_address_may_stand_behind_an_escape(text: str, inside: bool) -> None:
+    assert edge().names_inside(text) is inside

@@ -14,7 +14,9 @@ from sipward.tokens import Dialog, Hidden
 from sipward.uri import split_list
 from unit.messages import (
     BOUND,
+    CALL,
     DIALOG,
+    SDP,
     SEALER,
     TWO,
     answered,
@@ -29,6 +31,12 @@ from unit.messages import (
     within,
 )
 from unit.recorder import GLOBEX, INNER, PBX, PBX2, PHONE, PUBLIC, PUBLIC_TCP, Recorder, edge, table
+
+
+def call(call_id: str) -> str:
+    """What rtpengine knows an INVITE with that Call-ID as."""
+    return media.call_name("acme", call_id, DIALOG.media)
+
 
 # --- the stand-in is like the real one -------------------------------------------------------------------------------
 
@@ -58,6 +66,14 @@ def test_the_recorder_has_every_verb_that_is_used_with_its_parameters() -> None:
 def test_a_malformed_request_was_answered_already_and_is_counted() -> None:
     sip = routed(request("INVITE", "sip:100@acme.example"), sane=False)
     assert sip.counted == ["malformed"]
+    assert sip.logged == ["event=refused why=malformed method=INVITE src_ip=198.51.100.7 tenant=- callid=1@h"]
+    assert not sip.verbs
+
+
+def test_a_malformed_ack_is_counted_and_not_logged() -> None:
+    sip = routed(within("ACK", "sip:100@x"), sane=False)
+    assert sip.counted == ["malformed"]
+    assert not sip.logged
     assert not sip.verbs
 
 
@@ -116,7 +132,9 @@ def test_an_unknown_domain_is_404_and_the_log_says_who_and_why(method: str) -> N
     sip = routed(request(method, "sip:100@unknown.example"))
     assert sip.did("answer") == [(404, "")]
     assert sip.counted == ["unknown-domain"]
-    assert sip.logged == [f"event=refused why=unknown-domain method={method} src_ip=198.51.100.7 tenant=- code=404 callid=1@h"]
+    assert sip.logged == [
+        f"event=refused why=unknown-domain method={method} src_ip=198.51.100.7 tenant=- code=404 callid=1@h"
+    ]
 
 
 def test_before_the_table_is_loaded_nobody_is_told_that_a_domain_is_unknown() -> None:
@@ -143,7 +161,7 @@ def test_an_invite_from_outside_reaches_the_instance_with_audio_and_our_record_r
     assert sip.did("aim") == [(PBX, INNER)]
     assert sip.did("relay") == [(2000,)]
     assert sip.did("watch") == [(True,)]
-    assert sip.did("media_offer") == [(media.offer("acme", "1@h", Side.OUTSIDE, Side.SERVICE, False),)]
+    assert sip.did("media_offer") == [(media.offer(CALL, Side.OUTSIDE, Side.SERVICE, False), SDP)]
     [value] = sip.record_routes()
     assert value == f"<sip:10.5.4.1:5060;sw={DIALOG.seal(SEALER, '1@h')};lr>"
     assert sip.new_uri is None
@@ -157,7 +175,7 @@ def test_a_registration_shows_the_instance_our_address() -> None:
 def test_an_instance_that_cannot_be_reached_at_all_is_503_and_its_media_is_deleted() -> None:
     sip = routed(request("INVITE", "sip:100@acme.example", sdp=True), sendable=False)
     assert sip.did("answer") == [(503, "Retry-After: 10\r\n")]
-    assert sip.did("media_delete") == [("call-id=acme/1@h",)]
+    assert sip.did("media_delete") == [(media.end(CALL),)]
 
 
 # --- instance to phone -----------------------------------------------------------------------------------------------
@@ -169,7 +187,7 @@ def test_a_call_to_a_phone_goes_to_its_flow_with_its_own_contact() -> None:
     assert sip.did("relay") == [(0,)]
     assert sip.new_uri == "sip:7@192.168.1.20:5062"
     assert sip.routes() == []
-    assert sip.did("media_offer") == [(media.offer("acme", "9@pbx", Side.SERVICE, Side.OUTSIDE, False),)]
+    assert sip.did("media_offer") == [(media.offer(call("9@pbx"), Side.SERVICE, Side.OUTSIDE, False), SDP)]
     assert not sip.did("only_over_open_connection")
 
 
@@ -177,7 +195,7 @@ def test_a_call_to_a_phone_shows_nothing_of_the_inside() -> None:
     sip = calling(call_id="9@10.5.4.11")
     assert "10.5.4." not in sip.buffer().partition("\r\n")[2]
     assert sip.call_id().startswith("sw-")
-    assert sip.did("media_offer")[0][0] == media.offer("acme", "9@10.5.4.11", Side.SERVICE, Side.OUTSIDE, False)
+    assert sip.did("media_offer")[0][0] == media.offer(call("9@10.5.4.11"), Side.SERVICE, Side.OUTSIDE, False)
 
 
 def test_a_phone_on_tcp_is_reached_over_its_own_connection_only() -> None:
@@ -189,7 +207,7 @@ def test_a_phone_on_tcp_is_reached_over_its_own_connection_only() -> None:
 def test_a_phone_whose_connection_is_gone_is_430() -> None:
     sip = calling(sendable=False)
     assert sip.did("answer") == [(430, "")]
-    assert sip.did("media_delete") == [("call-id=acme/9@pbx",)]
+    assert sip.did("media_delete") == [(media.end(call("9@pbx")),)]
 
 
 def test_a_flow_without_a_socket_of_ours_is_503() -> None:
@@ -214,7 +232,7 @@ def test_in_a_dialog_a_phones_request_reaches_the_instance_with_rfc_timers(metho
     sip = routed(within(method, f"sip:100@203.0.113.10:5060;sw={hidden}", "Route: <sip:far.example;lr>"))
     assert sip.did("aim") == [(PBX, INNER)]
     assert sip.did("relay") == [(0,)]
-    assert sip.did("watch") == [(False,)]
+    assert sip.did("watch") == [(method == "BYE",)]
     assert sip.new_uri == "sip:100@10.5.4.11:5080"
     assert sip.routes() == []
     assert not sip.record_routes()
@@ -265,6 +283,42 @@ def test_a_request_in_a_dialog_without_our_route_is_481(method: str) -> None:
     assert not sip.relayed
 
 
+def test_an_unanswered_bye_is_tried_nowhere_else_and_its_answer_is_left_to_tm() -> None:
+    for sip in (routed(within("BYE", "sip:100@x"), table=table(TWO)), from_pbx(within("BYE", "sip:7@x"))):
+        failed(sip, 408, True)
+        assert [verb for verb, *_ in sip.verbs] == ["media_delete"]
+
+
+@pytest.mark.parametrize("status", [401, 407, 500, 503])
+def test_a_refused_bye_is_tried_nowhere_else_and_ends_nothing(status: int) -> None:
+    sip = routed(within("BYE", "sip:100@x"), table=table(TWO))
+    answered(sip, reply(status, "BYE"))
+    assert not sip.did("media_delete")
+    assert not failed(sip, status, False).verbs
+
+
+def test_a_phones_word_of_another_call_reaches_the_instance_as_the_instance_knows_it() -> None:
+    shown = calling(call_id="9@10.5.4.11").call_id()
+    hidden = Hidden("acme", "10.5.4.11:5080").seal(SEALER)
+    target = f"sip:8@203.0.113.10:5060;sw={hidden}"
+    sip = routed(within("REFER", "sip:100@x", f"Refer-To: <{target}?Replaces={shown}%3Bto-tag%3Da>"))
+    assert sip.header("Refer-To") == "<sip:8@10.5.4.11:5080?Replaces=9%4010.5.4.11%3Bto-tag%3Da>"
+    sip = routed(request("INVITE", "sip:100@acme.example", f"Replaces: {shown};to-tag=a;from-tag=b"))
+    assert sip.header("Replaces") == "9@10.5.4.11;to-tag=a;from-tag=b"
+    sip = routed(within("REFER", "sip:100@x", f"Refer-To: <{target}>", dialog=DIALOG._replace(tenant="globex")))
+    assert sip.header("Refer-To") == f"<{target}>"
+
+
+@pytest.mark.parametrize("method", ["INVITE", "MESSAGE", "NOTIFY", "OPTIONS"])
+def test_a_body_of_an_instance_that_is_no_description_shows_nothing_of_the_inside(method: str) -> None:
+    target, way = f"sip:7@10.5.4.1:5060;sw={BOUND}", "Route: <sip:10.5.4.1:5060;lr>"
+    text = request(method, target, way, "Content-Type: text/plain", "Content-Length: 14")
+    sip = from_pbx(f"{text}from 10.5.4.11")
+    assert sip.relayed
+    assert sip.body() == "from acme.example"
+    assert sip.header("Content-Length") == "17"
+
+
 def test_a_route_of_another_call_is_481() -> None:
     text = within("BYE", "sip:100@x").replace("Call-ID: 1@h", "Call-ID: 2@h")
     assert routed(text).did("answer") == [(481, "")]
@@ -278,7 +332,8 @@ def test_a_call_under_two_call_ids_has_one_inside() -> None:
     sip = routed(text)
     assert sip.relayed
     assert sip.call_id() == "9@10.5.4.11"
-    assert sip.did("media_delete") == [("call-id=acme/9@10.5.4.11",)]
+    answered(sip, reply(200, "BYE"))
+    assert sip.did("media_delete") == [(media.end(call("9@10.5.4.11")),)]
     back = from_pbx(within("BYE", "sip:7@x", dialog=dialog, call_id="9@10.5.4.11"))
     assert back.call_id() == shown
 
@@ -305,7 +360,7 @@ def test_a_200_shows_the_caller_our_outer_address_and_nothing_inside() -> None:
     sip, way = called()
     answered(sip, reply(200, "INVITE", way, "Contact: <sip:100@10.5.4.11:5080>", sdp=True))
     assert sip.record_routes() == [f"<sip:203.0.113.10:5060;sw={DIALOG.seal(SEALER, '1@h')};lr>"]
-    assert sip.did("media_answer") == [(media.answer("acme", "1@h", Side.SERVICE),)]
+    assert sip.did("media_answer") == [(media.answer(CALL, Side.SERVICE), SDP)]
     assert "10.5.4." not in sip.buffer()
 
 
@@ -337,7 +392,7 @@ def test_a_phones_answer_reaches_the_instance_under_its_own_vias_and_call_id() -
     assert sip.headers("Via")[1:] == ["SIP/2.0/UDP 192.168.1.20;branch=z9hG4bK-1"]
     assert sip.contacts() == ["<sip:7@192.168.1.20>"]
     assert sip.record_routes()[0].startswith("<sip:10.5.4.1:5060;sw=")
-    assert sip.did("media_answer") == [(media.answer("acme", "9@10.5.4.11", Side.OUTSIDE),)]
+    assert sip.did("media_answer") == [(media.answer(call("9@10.5.4.11"), Side.OUTSIDE), SDP)]
 
 
 def test_a_reply_goes_back_through_the_socket_that_the_request_came_on() -> None:
@@ -379,7 +434,7 @@ def test_a_silent_or_broken_instance_is_followed_by_the_next(status: int, silent
 def test_after_the_last_instance_the_caller_gets_503_and_the_media_is_deleted() -> None:
     sip = failed(failed(doubled(), 408, True), 408, True)
     assert sip.did("answer_failure") == [(503, "Retry-After: 10\r\n")]
-    assert sip.did("media_delete") == [("call-id=acme/1@h",)]
+    assert sip.did("media_delete") == [(media.end(CALL),)]
     assert not sip.relayed
 
 
@@ -388,7 +443,7 @@ def test_what_speaks_of_the_call_is_passed_on_and_its_media_is_deleted(status: i
     sip = failed(doubled(), status, False)
     assert not sip.relayed
     assert not sip.did("answer_failure")
-    assert sip.did("media_delete") == [("call-id=acme/1@h",)]
+    assert sip.did("media_delete") == [(media.end(CALL),)]
 
 
 @pytest.mark.parametrize(("status", "silent"), [(487, False), (408, True), (503, False)])
@@ -419,7 +474,7 @@ def test_an_unanswered_registration_is_503_without_a_word_to_rtpengine() -> None
 def test_a_silent_phone_is_no_silent_instance() -> None:
     sip = failed(calling(), 408, True)
     assert not sip.did("answer_failure")
-    assert sip.did("media_delete") == [("call-id=acme/9@pbx",)]
+    assert sip.did("media_delete") == [(media.end(call("9@pbx")),)]
 
 
 def test_who_took_over_is_the_inner_end_from_then_on() -> None:

@@ -114,7 +114,7 @@ def test_a_reply_that_raises_goes_on_stripped_of_all_that_may_show_the_inside(er
     assert "10.5.4." not in sip.buffer()
     names = ["Via", "Via", "From", "To", "Call-ID", "CSeq", "Retry-After", "Content-Type"]
     assert [name for name, _ in sip.fields] == names
-    assert sip.body == ""
+    assert sip.body() == ""
     assert sip.counted == ["exception"]
 
 

@@ -5,6 +5,8 @@ import pytest
 from sipward import media
 from sipward.model import Side
 
+CALL = media.call_name("acme", "1@h", 42)
+
 
 @pytest.mark.parametrize("receiver", Side)
 @pytest.mark.parametrize(("ipv6", "family"), [(False, "IP4"), (True, "IP6")])
@@ -15,54 +17,60 @@ from sipward.model import Side
 def test_an_offer_names_both_sides_and_how_its_sender_is_learned(
     sender: Side, learning: str, believes_signalling: bool, receiver: Side, ipv6: bool, family: str
 ) -> None:
-    flags = media.offer("acme", "1@h", sender, receiver, ipv6).split(" ")
+    flags = media.offer(CALL, sender, receiver, ipv6).split(" ")
     assert [flag for flag in flags if flag.startswith("direction=")] == [f"direction={sender}", f"direction={receiver}"]
     assert f"address-family={family}" in flags
     assert f"endpoint-learning={learning}" in flags
     assert ("SIP-source-address" in flags) is believes_signalling
-    assert "call-id=acme/1@h" in flags
+    assert "call-id=acme/1@h/0000002a" in flags
     assert {"replace-origin", "replace-session-connection", "RTP/AVP", "ICE=remove", "strict-source"} <= set(flags)
 
 
 @pytest.mark.parametrize("sender", Side)
 def test_an_answer_has_no_direction_and_the_learning_of_its_sender(sender: Side) -> None:
-    flags = media.answer("acme", "1@h", sender).split(" ")
+    flags = media.answer(CALL, sender).split(" ")
     assert not [flag for flag in flags if flag.startswith(("direction=", "address-family="))]
     assert ("endpoint-learning=off" in flags) is (sender is Side.SERVICE)
-    assert flags[0] == media.call("acme", "1@h")
+    assert flags[0] == media.end(CALL)
 
 
 @pytest.mark.parametrize("sender", Side)
 @pytest.mark.parametrize("receiver", Side)
 def test_the_source_is_pinned_and_never_handed_over(sender: Side, receiver: Side) -> None:
-    flags = media.offer("acme", "1", sender, receiver, False)
+    flags = media.offer(CALL, sender, receiver, False)
     assert "strict-source" in flags
     assert "media-handover" not in flags
     assert "immediate" not in flags
 
 
 def test_equal_call_ids_of_two_tenants_are_two_calls() -> None:
-    assert media.call("acme", "1@h") != media.call("globex", "1@h")
+    assert media.call_name("acme", "1@h", 42) != media.call_name("globex", "1@h", 42)
+
+
+def test_equal_call_ids_of_two_invites_are_two_calls() -> None:
+    marks = [0, 1, 0x10, 0xFFFFFFFF]
+    assert len({media.call_name("acme", "1@h", mark) for mark in marks}) == len(marks)
+    assert len({media.call_name("acme", call_id, 1) for call_id in ("1@h", "1@h/00000001", "1@h/1")}) == 3
 
 
 @pytest.mark.parametrize(
     "call_id", ["1 direction=service x", "1\tmedia-handover", "1\r\nx", "1\0x", "zoë", "", 'a"b<>[]{}()=,;', "\u00a0"]
 )
 def test_a_call_id_adds_no_flag_of_its_own(call_id: str) -> None:
-    flags = media.offer("acme", call_id, Side.OUTSIDE, Side.SERVICE, False)
-    assert len(flags.split()) == len(media.offer("acme", "1", Side.OUTSIDE, Side.SERVICE, False).split())
+    flags = media.offer(media.call_name("acme", call_id, 42), Side.OUTSIDE, Side.SERVICE, False)
+    assert len(flags.split()) == len(media.offer(CALL, Side.OUTSIDE, Side.SERVICE, False).split())
     assert flags.isascii()
     assert flags.isprintable()
 
 
 def test_no_two_call_ids_are_one_call() -> None:
     call_ids = ["1 2", "1%202", "1%2", "12", "1%25202", "1  2", "1\t2", "é", "%c3%a9"]
-    assert len({media.call("acme", call_id) for call_id in call_ids}) == len(call_ids)
+    assert len({media.call_name("acme", call_id, 42) for call_id in call_ids}) == len(call_ids)
 
 
 def test_the_call_ids_of_the_field_are_readable_in_rtpengines_log() -> None:
-    assert media.call("acme", "f81d4fae-7dec-11d0~a!*+`'@[2001:db8::1]:5060") == (
-        "call-id=acme/f81d4fae-7dec-11d0~a!*+`'@[2001:db8::1]:5060"
+    assert media.call_name("acme", "f81d4fae-7dec-11d0~a!*+`'@[2001:db8::1]:5060", 42) == (
+        "acme/f81d4fae-7dec-11d0~a!*+`'@[2001:db8::1]:5060/0000002a"
     )
 
 

@@ -35,6 +35,12 @@ def test_a_dialog_keeps_its_tenant_and_its_two_marks(tenant: str, late: bool, re
     assert Dialog.open(SEALER, dialog.seal(SEALER, "ï@h"), "ï@h") == dialog
 
 
+@pytest.mark.parametrize("media", [0, 1, 0x01020304, 0xFFFFFFFF])
+def test_a_dialog_keeps_the_mark_of_its_media(media: int) -> None:
+    dialog = Dialog("acme", PHONE, PBX, True, False, media)
+    assert Dialog.open(SEALER, dialog.seal(SEALER, "1@h"), "1@h") == dialog
+
+
 @pytest.mark.parametrize("call_id", ["", "1@H", "1@h ", "2@h", "1"])
 def test_a_dialog_is_bound_to_its_call_id(call_id: str) -> None:
     assert Dialog.open(SEALER, Dialog("acme", PHONE, PBX).seal(SEALER, "1@h"), call_id) is None

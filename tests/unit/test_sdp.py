@@ -1,0 +1,101 @@
+"""Descriptions in bodies: found, put back, cleared."""
+
+import pytest
+
+from sipward import sdp
+
+SDP = "v=0\r\no=- 1 1 IN IP4 10.5.4.11\r\ns=-\r\nc=IN IP4 10.5.4.11\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n"
+OTHER = "v=0\r\nm=audio 9 RTP/AVP 8\r\n"
+TEXT = "Content-Type: text/plain\r\n\r\nv=0\r\n"
+PART = "Content-Type: application/sdp\r\n\r\n"
+
+
+def is_inner(text: str) -> bool:
+    return "10.5.4." in text
+
+
+# --- found and put back ----------------------------------------------------------------------------------------------
+
+FOUND = [
+    ("application/sdp", "{}"),
+    ("application/sdp;charset=utf-8", "{}"),
+    (" Application/SDP", "{}"),
+    ("multipart/mixed;boundary=x", f"--x\r\n{PART}{{}}\r\n--x--\r\n"),
+    ("Multipart/Related; BOUNDARY=x;type=a", f"--x\r\n{PART}{{}}\r\n--x--\r\n"),
+    ('multipart/mixed; boundary="a b:c"; q=1', f"--a b:c\r\n{PART}{{}}\r\n--a b:c--"),
+    ("multipart/mixed ; boundary = x", f"--x\r\n{PART}{{}}\r\n--x--"),
+    ("multipart/mixed;boundary=x.+(", f"--x.+(\r\n{PART}{{}}\r\n--x.+(--"),
+    ("multipart/mixed;boundary=x", f"a word before\r\n--x\r\n{PART}{{}}\r\n--x--\r\na word after"),
+    ("multipart/mixed;boundary=x", f"--x\r\n{TEXT}\r\n--x\r\n{PART}{{}}\r\n--x--\r\n"),
+    ("multipart/mixed;boundary=x", f"--x\r\n{PART}{{}}\r\n--x\r\n{TEXT}\r\n--x--\r\n"),
+    ("multipart/mixed;boundary=x", f"--x\r\n\r\nof no type\r\n--x\r\n{PART}{{}}\r\n--x--\r\n"),
+    ("multipart/mixed;boundary=x", f"--x\r\n{PART}{{}}\r\n--x\r\n{PART}{OTHER}\r\n--x--\r\n"),
+    ("multipart/mixed;boundary=x", "--x\r\nContent-ID: <1@h>\r\nCONTENT-TYPE : Application/SDP\r\n\r\n{}\r\n--x--"),
+    ("multipart/mixed;boundary=x", "--x\r\nc: application/sdp;q=1\r\nContent-ID: <1@h>\r\n\r\n{}\r\n--x--"),
+    ("multipart/mixed;boundary=x", f"--x\r\n{PART}{{}}--x--\r\n"),
+]
+
+
+@pytest.mark.parametrize(("kind", "body"), FOUND)
+def test_the_description_of_a_body_is_found_and_another_takes_its_place(kind: str, body: str) -> None:
+    assert sdp.find(kind, body.format(SDP)) == SDP
+    assert sdp.put(kind, body.format(SDP), OTHER) == body.format(OTHER)
+    assert sdp.put(kind, body.format(SDP), SDP) == body.format(SDP)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("", SDP),
+        ("text/plain", SDP),
+        ("multipart/mixed", f"--x\r\n{PART}{SDP}\r\n--x--"),
+        ("multipart/mixed;boundary=y", f"--x\r\n{PART}{SDP}\r\n--x--"),
+        ("multipart/mixed;boundary=x", ""),
+        ("multipart/mixed;boundary=x", "--x--"),
+        ("multipart/mixed;boundary=x", f"--x\r\n{TEXT}\r\n--x--"),
+        ("multipart/mixed;boundary=x", f"--x\r\nContent-Type: text/plain\r\n\r\n{PART}{SDP}\r\n--x--"),
+        ("multipart/mixed;boundary=x", f"--x\r\n{PART}{SDP}"),
+        ("multipart/mixed;boundary=x", f"--x\r\n{TEXT}\r\n--x\r\n{PART}{SDP}"),
+        ("multipart/mixed;boundary=x", f"--x\r\nContent-Type: application/sdp\r\n--x\r\n\r\n{SDP}--x--"),
+    ],
+)
+def test_a_body_without_a_whole_description_has_none(kind: str, body: str) -> None:
+    assert sdp.find(kind, body) == ""
+
+
+# --- cleared ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        ("a=x-nat:10.5.4.11", ""),
+        ("a=source-filter: incl IN IP4 * 10.5.4.11", ""),
+        ("i=from 10.5.4.11", ""),
+        ("u=http://10.5.4.11/", ""),
+        ("e=a@10.5.4.11", ""),
+        ("s=PBX at 10.5.4.11", "s=-\r\n"),
+        ("o=pbx 1 1 IN IP4 10.5.4.11", "o=- 0 0 IN IP4 0.0.0.0\r\n"),
+        ("c=IN IP4 10.5.4.11", "c=IN IP4 0.0.0.0\r\n"),
+        ("c=IN IP4 203.0.113.10", "c=IN IP4 203.0.113.10\r\n"),
+        ("a=sendrecv", "a=sendrecv\r\n"),
+        ("", "\r\n"),
+    ],
+)
+@pytest.mark.parametrize("end", ["\r\n", "\n"])
+def test_a_line_that_names_the_inside_goes_or_says_none(line: str, left: str, end: str) -> None:
+    before, after = "v=0\r\n", "m=audio 4000 RTP/AVP 0\r\n"
+    text = f"{before}{line}\r\n{after}".replace("\r\n", end)
+    assert sdp.cleared(text, is_inner) == before + left + after
+
+
+def test_all_lines_are_cleared_and_their_order_stays() -> None:
+    text = f"{SDP}a=x:10.5.4.12\r\nm=message 9 TCP/MSRP *\r\nc=IN IP4 10.5.4.12\r\na=path:msrp://10.5.4.12/x;tcp\r\n"
+    assert sdp.cleared(text, is_inner) == (
+        "v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\nc=IN IP4 0.0.0.0\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n"
+        "m=message 9 TCP/MSRP *\r\nc=IN IP4 0.0.0.0\r\n"
+    )
+
+
+def test_a_description_with_nothing_inside_stays_as_it_is() -> None:
+    assert sdp.cleared(OTHER, is_inner) == OTHER
