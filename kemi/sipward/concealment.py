@@ -71,11 +71,9 @@ class Concealment:
     def request(self, to: Side, tenant: str, socket: Socket, call_id: str, keep: bool, sweep_body: bool) -> bool:
         """Make an instance's request one that shows nothing of the inside; to be done before any other change.
 
-        False when the request turns out to be a retransmission that another worker is handling.
-
-        `call_id`: what the outside sees as such. `keep`: create the transaction first, from the request as it came,
-        and keep its Via headers there; an ACK has no reply and needs neither. `sweep_body`:
-        the body is none that rtpengine will rewrite.
+        False when the request turns out to be a retransmission that another worker is handling. `call_id`: what the
+        outside sees as such. `keep`: create the transaction first, from the request as it came, and keep its Via
+        headers there; an ACK has no reply and needs neither. `sweep_body`: rtpengine will not rewrite the body.
         """
         sip = self._sip
         head, _, body = sip.buffer().partition("\r\n\r\n")

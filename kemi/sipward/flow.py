@@ -255,7 +255,7 @@ class Flow:
         self._sip.drop_reply()
 
     def failure(self) -> None:
-        """A request outside a dialog failed for good: try the next instance, or let the caller know."""
+        """A request outside a dialog, or a BYE, failed for good: try the next instance, or let the caller know."""
         sip = self._sip
         passage = Passage.recall(sip)
         if passage is None:

@@ -42,7 +42,7 @@ class Passage(NamedTuple):
         text = sip.recall(_NAME)
         if not text:
             return None
-        origin, to, back, offer, redirect, tenant, dialog, shown, targets, call_id, renamed, media = text.split(" ", 11)
+        origin, to, back, offer, redirect, tenant, dialog, shown, targets, call_id, renamed, media = text.split(" ")
         following = tuple(map(Endpoint.parse, targets.split(","))) if targets else ()
         return cls(
             Side(origin),

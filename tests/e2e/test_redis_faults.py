@@ -263,7 +263,7 @@ def said(node: Node, *command: str) -> str:
 
 def test_a_killed_redis_is_started_again_with_all_it_held(node: Node, hand: Hand, pbx: Machine, tenant: Make) -> None:
     acme = tenant(pbx)
-    time.sleep(1.1)  # Redis writes to disk once a second (appendfsync everysec)
+    eventually(lambda: "aof_buffer_length:0\r" in said(node, "INFO", "persistence"))
     before = redis_pid(node)
     with calls_go_on(node, pbx, acme.domain):
         os.kill(before, signal.SIGKILL)
