@@ -9,11 +9,12 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import NamedTuple
 
-from sipward import live, routing
+from sipward import routing
 from sipward.anchor import OFFERING, Anchor, name
 from sipward.concealment import Concealment
 from sipward.edge import Edge
-from sipward.model import Endpoint, Side, Socket, Tenant
+from sipward.live import Live
+from sipward.model import Endpoint, Side, Socket
 from sipward.passage import Passage
 from sipward.routeset import Routes, RouteSet
 from sipward.routing import Answer, Decision, Relay, Request
@@ -64,6 +65,7 @@ class Flow:
         self._sip = sip
         self._edge = edge
         self._sealer = Sealer(edge.keys)
+        self._live = Live(sip.look_up)
         self._conceal = Concealment(sip, edge, self._sealer, self._domain)
         self._routes = RouteSet(sip, edge, self._conceal)
         self._anchor = Anchor(sip, edge, self._log)
@@ -123,7 +125,7 @@ class Flow:
 
     def _decide(self, request: Request) -> Decision:
         route = routing.in_dialog if request.in_dialog else routing.initial
-        return route(request, self._edge, self._sealer, self.tenant)
+        return route(request, self._edge, self._sealer, self._live)
 
     def _relay(self, request: Request, relay: Relay, routes: Routes, seen: Seen) -> None:
         """Change the request for the side it goes to, and send it."""
@@ -310,14 +312,9 @@ class Flow:
 
     # --- small things --------------------------------------------------------------------------------------------
 
-    def tenant(self, domain: str) -> Tenant | None:
-        """The live table's tenant of a domain or tenant key."""
-        entry = self._sip.look_up(live.domain_key(domain))
-        return live.decode(entry) if entry else None
-
     def _domain(self, name: str) -> str:
         """What the outside sees in place of an inner address. A tenant that is gone has no name left to show."""
-        tenant = self.tenant(live.tenant_key(name))
+        tenant = self._live.named(name)
         return tenant.domain if tenant else "invalid"
 
     def _log(self, event: str, why: str, tenant: str, **more: str) -> None:

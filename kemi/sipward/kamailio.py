@@ -8,7 +8,6 @@ from sipward.model import Endpoint, Side, Socket
 from sipward.routing import Request
 from sipward.uri import Uri, parse, split_list
 
-_ROUTES = "routes"
 _COUNTERS = "counters"
 _SDP = "$var(sdp)"
 """Where rtpengine's module reads a description and writes what it became (kamailio.cfg)."""
@@ -320,15 +319,15 @@ def media_delete(flags: str) -> bool:
     return KSR.rtpengine.rtpengine_delete(flags) > 0
 
 
-def look_up(key: str) -> str | None:
-    """An entry of the live table."""
-    entry: str | None = KSR.htable.sht_get(_ROUTES, key)
+def look_up(table: str, key: str) -> str | None:
+    """An entry of shared memory, by htable and key."""
+    entry: str | None = KSR.htable.sht_get(table, key)
     return entry
 
 
 def has_routes() -> bool:
     """Whether the live table has been loaded."""
-    state: str | None = KSR.htable.sht_get("state", "routes")
+    state = look_up("state", "routes")
     return state is not None and '"ready": true' in state
 
 

@@ -66,14 +66,52 @@ class Instance(NamedTuple):
     drain: bool = False
 
 
+class Limits(NamedTuple):
+    """How much of the node a tenant or trunk may use; 0 is no limit."""
+
+    calls: int = 0
+    """At the same time."""
+    calls_per_second: int = 0
+    registrations_per_second: int = 0
+
+
+NO_LIMITS = Limits()
+
+
 class Tenant(NamedTuple):
     """A customer as routing sees it.
 
     `domain` is the first of its domains, the one shown in place of inner addresses; `redirect` says what a 3xx of an
-    instance becomes: pass or refuse.
+    instance becomes: pass or refuse. `policy`: failover goes by priority, balance by weight alone. `identity`: whether
+    what its instances assert of the caller (RFC 3325) reaches a trunk: pass or remove.
     """
 
     name: str
     instances: tuple[Instance, ...]
     redirect: str = "pass"
     domain: str = ""
+    policy: str = "failover"
+    identity: str = "pass"
+    limits: Limits = NO_LIMITS
+
+
+class Trunk(NamedTuple):
+    """A carrier connection as routing sees it.
+
+    `tenants` are those it serves, `*` all. `targets` are tried in their order. `number` says where the carrier puts the
+    dialled number: r-uri, or the name of a header field in lower case. `media`: fixed, when the carrier's SDP names the
+    addresses its RTP comes from, or learned.
+    """
+
+    name: str
+    tenants: tuple[str, ...]
+    targets: tuple[Endpoint, ...]
+    number: str = "r-uri"
+    media: str = "fixed"
+    identity: str = "remove"
+    """Whether what the carrier asserts of the caller reaches an instance: pass or remove."""
+    limits: Limits = NO_LIMITS
+
+    def serves(self, tenant: str) -> bool:
+        """Whether calls may go between the trunk and a tenant."""
+        return tenant in self.tenants or "*" in self.tenants

@@ -1,18 +1,14 @@
 """Where a request goes: a pure function of the request and the live table. Nothing here knows Kamailio."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from sipward.balance import ordered
 from sipward.edge import Edge
-from sipward.live import tenant_key
+from sipward.live import Live
 from sipward.model import Endpoint, Side, Tenant
 from sipward.seal import Sealer
 from sipward.tokens import PARAM, Binding, Dialog, Hidden
 from sipward.uri import Uri
-
-Lookup = Callable[[str], Tenant | None]
-"""Finds a tenant by domain, or by `live.tenant_key(name)`."""
 
 
 class Request(NamedTuple):
@@ -73,7 +69,7 @@ NO_INSTANCE = Answer(503, "Service Unavailable", "no-instance", retry_after=10)
 ALIVE = Answer(200, "OK", "keepalive")
 
 
-def initial(request: Request, edge: Edge, sealer: Sealer, lookup: Lookup) -> Decision:
+def initial(request: Request, edge: Edge, sealer: Sealer, live: Live) -> Decision:
     """Route a request that belongs to no dialog yet."""
     if request.method == "ACK":
         # No transaction knows it and no dialog either: nobody waits for it.
@@ -81,18 +77,18 @@ def initial(request: Request, edge: Edge, sealer: Sealer, lookup: Lookup) -> Dec
     if request.method == "OPTIONS" and _is_for_us(request.uri, edge):
         return ALIVE
     if request.side is Side.SERVICE:
-        return _from_instance(request, edge, sealer, lookup)
-    return _to_tenant(request, edge, sealer, lookup)
+        return _from_instance(request, edge, sealer, live)
+    return _to_tenant(request, edge, sealer, live)
 
 
-def in_dialog(request: Request, edge: Edge, sealer: Sealer, lookup: Lookup) -> Decision:
+def in_dialog(request: Request, edge: Edge, sealer: Sealer, live: Live) -> Decision:
     """Route a request with a To-tag: only along a Route that we sealed for this very dialog and its ends."""
     text = request.route.param(PARAM) if request.route else None
     dialog = Dialog.open(sealer, text, request.call_id) if text else None
     if dialog is None:
         return NO_DIALOG
     if request.side is Side.SERVICE:
-        if not _is_instance_of(dialog.tenant, dialog.inner, request.source, lookup):
+        if not _is_instance_of(dialog.tenant, dialog.inner, request.source, live):
             return NOT_YOURS
         return Relay(edge.network_of(dialog.outer.host), (dialog.outer,), dialog)
     # The port may have moved with the NAT's binding or a new connection, the address is the party's own.
@@ -106,13 +102,13 @@ def _is_for_us(uri: Uri, edge: Edge) -> bool:
     return not uri.user and uri.param(PARAM) is None and edge.is_self(uri.host)
 
 
-def _to_tenant(request: Request, edge: Edge, sealer: Sealer, lookup: Lookup) -> Decision:
+def _to_tenant(request: Request, edge: Edge, sealer: Sealer, live: Live) -> Decision:
     """From outside or a local network: to an instance of the tenant whose domain the Request-URI names."""
     hidden = _hidden(request.uri, sealer)
-    tenant = lookup(tenant_key(hidden.tenant)) if hidden else lookup(request.uri.host)
+    tenant = live.named(hidden.tenant) if hidden else live.tenant(request.uri.host)
     if tenant is None:
         return NOT_FOUND
-    targets = ordered(tenant, _user(request, tenant, lookup))
+    targets = ordered(tenant, _user(request, tenant, live))
     if hidden:
         # The instance that showed this Contact knows what it is about.
         targets = tuple(sorted(targets, key=lambda end: not hidden.contact.startswith(end.hostport)))
@@ -123,13 +119,13 @@ def _to_tenant(request: Request, edge: Edge, sealer: Sealer, lookup: Lookup) -> 
     return Relay(Side.SERVICE, targets, dialog, uri, tenant.redirect)
 
 
-def _from_instance(request: Request, edge: Edge, sealer: Sealer, lookup: Lookup) -> Decision:
+def _from_instance(request: Request, edge: Edge, sealer: Sealer, live: Live) -> Decision:
     """From an instance: to the flow of one of its own tenant's phones."""
     text = request.uri.param(PARAM)
     binding = Binding.open(sealer, text) if text else None
     if binding is None:
         return FORBIDDEN
-    tenant = lookup(tenant_key(binding.tenant))
+    tenant = live.named(binding.tenant)
     inner = _instance_at(tenant, request, edge) if tenant else None
     if inner is None:
         return FORBIDDEN
@@ -154,22 +150,22 @@ def _unhide(uri: Uri, hidden: Hidden) -> Uri:
     return Uri(uri.scheme, uri.user, hidden.contact)
 
 
-def _user(request: Request, tenant: Tenant, lookup: Lookup) -> str:
+def _user(request: Request, tenant: Tenant, live: Live) -> str:
     """Whose instance it is: the caller's, if the caller is of this tenant, so that a phone's calls and registrations
     meet; else the called user's."""
     caller = request.caller
     if caller and caller.user:
-        home = tenant if caller.host == request.uri.host else lookup(caller.host)
+        home = tenant if caller.host == request.uri.host else live.tenant(caller.host)
         if home and home.name == tenant.name:
             return caller.user
     return request.uri.user or (request.callee.user if request.callee else "")
 
 
-def _is_instance_of(tenant: str, known: Endpoint, source: Endpoint, lookup: Lookup) -> bool:
+def _is_instance_of(tenant: str, known: Endpoint, source: Endpoint, live: Live) -> bool:
     """Whether `source` may speak for the inner end: the instance itself, or a sibling that took over from it."""
     if source.host == known.host:
         return True
-    now = lookup(tenant_key(tenant))
+    now = live.named(tenant)
     return now is not None and any(source.host == instance.endpoint.host for instance in now.instances)
 
 

@@ -7,7 +7,7 @@ from typing import cast
 from zlib import crc32
 
 from sipward.edge import Edge
-from sipward.live import encode
+from sipward.live import TABLE, encode
 from sipward.model import Endpoint, Instance, Side, Socket, Tenant
 from sipward.routing import Request
 from sipward.uri import Uri, parse, split_list
@@ -62,6 +62,7 @@ class Recorder:
         self.verbs: list[tuple[object, ...]] = []
         self.avps: dict[str, str] = {}
         self.table = table(ACME, GLOBEX)
+        self.memory: dict[tuple[str, str], str] = {}
         self.counted: list[str] = []
         self.logged: list[str] = []
         self.sane = True
@@ -283,8 +284,8 @@ class Recorder:
         self.verbs.append(("media_delete", flags))
         return self.media_works
 
-    def look_up(self, key: str) -> str | None:
-        return self.table.get(key)
+    def look_up(self, table: str, key: str) -> str | None:
+        return self.table.get(key) if table == TABLE else self.memory.get((table, key))
 
     def has_routes(self) -> bool:
         return self.loaded

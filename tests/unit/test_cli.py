@@ -14,8 +14,9 @@ from redis_server import RedisServer
 from typer.testing import CliRunner, Result
 
 import sipward
-from sipward import snapshot
+from sipward import live, snapshot
 from sipward.cli import app
+from sipward.model import Tenant
 from sipward.snapshot import Row, Snapshot
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -234,7 +235,7 @@ def test_what_the_running_node_says_counts(
     expected: dict[str, str],
 ) -> None:
     state = {"rejected": {f"sipward:tenant:{name}": why for name, why in said.items()}, "rejected_total": total}
-    table = {"a.example.org": '["zulu","a.example.org","pass",[]]', "routes": json.dumps(state)}
+    table = {"a.example.org": live.encode(Tenant("zulu", ())), "routes": json.dumps(state)}
     monkeypatch.setattr("sipward.rpc.kamailio", lambda run, method, table_, key: {"item": {"value": table[key]}})
     for name in ("acme", "bulk"):
         server.put(name, VALUE)

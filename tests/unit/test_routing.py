@@ -1,11 +1,9 @@
 """Where a request goes, for every side, target and method."""
 
-from collections.abc import Callable
-
 import pytest
 
 from sipward import routing
-from sipward.live import decode
+from sipward.live import TABLE, Live
 from sipward.model import Endpoint, Instance, Side, Tenant
 from sipward.routing import Answer, Decision, Relay, Request
 from sipward.seal import Sealer
@@ -49,13 +47,9 @@ def request(target: str = "sip:100@acme.example", **changes: object) -> Request:
     return plain._replace(**changes)  # type: ignore[arg-type]
 
 
-def look(*tenants: Tenant) -> Callable[[str], Tenant | None]:
+def look(*tenants: Tenant) -> Live:
     entries = table(*tenants)
-
-    def lookup(key: str) -> Tenant | None:
-        return decode(entries[key.lower().rstrip(".")]) if key.lower().rstrip(".") in entries else None
-
-    return lookup
+    return Live(lambda table, key: entries.get(key) if table == TABLE else None)
 
 
 def initial(wanted: Request, *tenants: Tenant) -> Decision:
@@ -222,14 +216,14 @@ def test_an_ack_of_an_instance_to_a_binding_goes_nowhere() -> None:
 
 def test_a_caller_of_the_called_domain_is_not_looked_up_again() -> None:
     asked: list[str] = []
-    found = look(TWO)
+    entries = table(TWO)
 
-    def lookup(key: str) -> Tenant | None:
+    def get(table: str, key: str) -> str | None:
         asked.append(key)
-        return found(key)
+        return entries.get(key)
 
     own = request("sip:999@acme.example", caller=uri("sip:7@acme.example"))
-    assert isinstance(routing.initial(own, EDGE, SEALER, lookup), Relay)
+    assert isinstance(routing.initial(own, EDGE, SEALER, Live(get)), Relay)
     assert asked == ["acme.example"]
 
 
