@@ -15,9 +15,11 @@ def mod_init() -> Callbacks:
 
     def follow_redis() -> None:
         # pydantic and redis-py stay out of the workers.
-        from sipward import render, sync, tenants  # noqa: PLC0415
+        from sipward import prober, render, sync, tenants  # noqa: PLC0415
 
         settings, addresses = render.read(run)
-        sync.run(kamailio.Table(), settings, tenants.Rules.of(settings, addresses))
+        table = kamailio.Table()
+        asking = prober.Prober(table, kamailio.log, addresses.service, settings.health)
+        sync.run(table, settings, tenants.Rules.of(settings, addresses), prober=asking)
 
     return Callbacks(kamailio, Flow(kamailio, node), follow_redis)

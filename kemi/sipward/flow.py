@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from sipward import routing
 from sipward.anchor import OFFERING, Anchor, name
+from sipward.balance import serving
 from sipward.concealment import Concealment
 from sipward.edge import Edge
 from sipward.live import Live
@@ -173,8 +174,14 @@ class Flow:
         """Send the changed request statefully."""
         starts = not request.in_dialog
         self._sip.watch(failures=starts or request.method == "BYE")
-        at_once = starts and relay.to is Side.SERVICE and request.method in ANSWERED_AT_ONCE
+        inwards = starts and relay.to is Side.SERVICE
+        at_once = inwards and request.method in ANSWERED_AT_ONCE
+        if inwards:
+            self._sip.keep_unsent()
         if self._sip.relay(self._edge.instance_timeout if at_once else 0):
+            return
+        passage = Passage.recall(self._sip) if inwards else None
+        if passage and self._fail_over(passage, "unreachable")[1]:
             return
         # It could not even be sent: the phone's connection is gone, or the instance refuses ours.
         if request.method == "BYE" or (starts and request.method == "INVITE"):
@@ -272,19 +279,55 @@ class Flow:
             self._end_call(passage)
             return
         broken = passage.to is Side.SERVICE and (silent or status in TRY_NEXT)
-        while broken and passage.next:
-            passage, sent = self._try_next(passage, "silent" if silent else str(status))
+        if broken:
+            passage, sent = self._fail_over(passage, "silent" if silent else str(status))
             if sent:
                 return
         self._end_call(passage)
-        if passage.to is Side.SERVICE and silent:
+        if broken and silent:
             sip.count("instance-silent")
             self._log("failed", "instance-silent", passage.tenant, code="503")
+            sip.answer_failure(503, "Service Unavailable", "Retry-After: 10\r\n")
+        elif broken and not self._is_alone(passage):
+            # The last one's own words would pass for the node's (RFC 3261, 16.7, 6), and there is nobody left to ask.
+            sip.count("all-down")
+            self._log("failed", "all-down", passage.tenant, code="503")
             sip.answer_failure(503, "Service Unavailable", "Retry-After: 10\r\n")
         elif 300 <= status < 400 and passage.redirect == "refuse":
             sip.count("redirect-refused")
             self._log("refused", "redirect-refused", passage.tenant, code="480")
             sip.answer_failure(480, "Temporarily Unavailable")
+
+    def _fail_over(self, passage: Passage, why: str) -> tuple[Passage, bool]:
+        """Leave the instance that has failed out, and send to the next that can be sent to; as `_try_next` says it."""
+        sent = False
+        # Alone it would be left out for nothing: its 5xx is an answer, and the caller's.
+        if passage.next or not why.isdigit():
+            self._leave_out(passage, why)
+        passage = passage._replace(next=tuple(end for end in passage.next if not self._live.is_down(end)))
+        while passage.next and not sent:
+            passage, sent = self._try_next(passage, why)
+            why = "unreachable"
+            if not sent:
+                self._leave_out(passage, why)
+        return passage, sent
+
+    def _leave_out(self, passage: Passage, why: str) -> None:
+        """Let no new call go to the passage's instance until it has answered again."""
+        sip, tenant = self._sip, self._live.named(passage.tenant)
+        dialog = Dialog.open(self._sealer, passage.shown, passage.call_id)
+        if tenant is None or dialog is None or self._live.is_down(dialog.inner):
+            return
+        # One that is no tenant's any more is asked by nobody: a mark would stay.
+        if any(instance.endpoint == dialog.inner for instance in tenant.instances):
+            sip.mark_down(dialog.inner, why)
+            sip.count("instance-down")
+            self._log("instance-down", why, passage.tenant, to=str(dialog.inner))
+
+    def _is_alone(self, passage: Passage) -> bool:
+        """Whether the tenant has but one instance for new calls."""
+        tenant = self._live.named(passage.tenant)
+        return tenant is None or len(serving(tenant)) < 2
 
     def _try_next(self, passage: Passage, why: str) -> tuple[Passage, bool]:
         """Send the failed request to the next instance; what is known of it then, and whether it was sent."""

@@ -40,6 +40,9 @@ SHAPES_KEY = "shapes"
 PREFIXES_KEY = "prefixes"
 """The key in STATE; its value is the prefix lengths of all sources, longest first: `128 32 24`."""
 
+HEALTH_KEY = "health"
+"""The key in STATE; its value is the JSON object that `health` publishes."""
+
 HEALTH = "health"
 """The htable with the key `str(Endpoint)` for each instance or target that must not be called now."""
 

@@ -66,6 +66,7 @@ NO_DIALOG = Answer(481, "Call/Transaction Does Not Exist", "unknown-dialog")
 FORBIDDEN = Answer(403, "Forbidden", "forbidden")
 NOT_YOURS = Answer(403, "Forbidden", "foreign-dialog")
 NO_INSTANCE = Answer(503, "Service Unavailable", "no-instance", retry_after=10)
+ALL_DOWN = Answer(503, "Service Unavailable", "all-down", retry_after=10)
 ALIVE = Answer(200, "OK", "keepalive")
 
 
@@ -114,6 +115,9 @@ def _to_tenant(request: Request, edge: Edge, sealer: Sealer, live: Live) -> Deci
         targets = tuple(sorted(targets, key=lambda end: not hidden.contact.startswith(end.hostport)))
     if not targets:
         return NO_INSTANCE
+    targets = tuple(end for end in targets if not live.is_down(end))
+    if not targets:
+        return ALL_DOWN
     dialog = Dialog(tenant.name, request.source, targets[0], late=not request.has_sdp, media=request.media)
     uri = _unhide(request.uri, hidden) if hidden else None
     return Relay(Side.SERVICE, targets, dialog, uri, tenant.redirect)

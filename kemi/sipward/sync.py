@@ -13,6 +13,7 @@ from contextlib import closing, suppress
 from typing import Protocol
 
 from sipward import live, snapshot
+from sipward.prober import Prober
 from sipward.routes import Change, Remove, Routes, Set
 from sipward.settings import Settings
 from sipward.snapshot import SnapshotError, Writer
@@ -37,9 +38,10 @@ class Table(Protocol):
 class Sync:
     """The table that runs, its copy on disk and its copy in shared memory."""
 
-    def __init__(self, table: Table, settings: Settings, rules: Rules) -> None:
+    def __init__(self, table: Table, settings: Settings, rules: Rules, prober: Prober | None) -> None:
         """Do nothing yet."""
         self._table = table
+        self._prober = prober
         self._settings = settings
         self._routes = Routes(rules)
         self._writer = Writer(settings.routes_file)
@@ -108,9 +110,16 @@ class Sync:
             match self._owed[key]:
                 case Set(_, entry):
                     self._table.set(live.TABLE, key, entry)
+                    self._watch(key, entry)
                 case Remove():
                     self._table.remove(live.TABLE, key)
+                    self._watch(key)
             del self._owed[key]
+
+    def _watch(self, key: str, entry: str = "") -> None:
+        """Tell the prober whose instances are where."""
+        if self._prober and key.startswith("@"):
+            self._prober.watch(key, (i.endpoint for i in live.decode(entry).instances) if entry else ())
 
     def _keep(self) -> None:
         """Have the table written to disk, now or with a later event."""
@@ -148,12 +157,22 @@ class Sync:
         )
 
 
-def run(table: Table, settings: Settings, rules: Rules, stop: Callable[[], bool] = lambda: False) -> None:
-    """Keep the live table in step until `stop` says so. Raises nothing."""
-    sync = Sync(table, settings, rules)
+def run(
+    table: Table,
+    settings: Settings,
+    rules: Rules,
+    stop: Callable[[], bool] = lambda: False,
+    prober: Prober | None = None,
+) -> None:
+    """Keep the live table in step, and the prober at work, until `stop` says so. Raises nothing."""
+    sync = Sync(table, settings, rules, prober)
+    if prober:
+        prober.start()
     _guarded(sync, sync.start)
     while not stop():
         _guarded(sync, lambda: sync.follow(stop))
+    if prober:
+        prober.stop()
     _guarded(sync, sync.close)
 
 

@@ -7,7 +7,7 @@ from typing import cast
 from zlib import crc32
 
 from sipward.edge import Edge
-from sipward.live import TABLE, encode
+from sipward.live import HEALTH, TABLE, encode
 from sipward.model import Endpoint, Instance, Side, Socket, Tenant
 from sipward.routing import Request
 from sipward.uri import Uri, parse, split_list
@@ -250,6 +250,12 @@ class Recorder:
     def relay(self, timeout: int = 0) -> bool:
         self.verbs.append(("relay", timeout))
         return self.sendable
+
+    def keep_unsent(self) -> None:
+        self.verbs.append(("keep_unsent",))
+
+    def mark_down(self, end: Endpoint, why: str) -> None:
+        self.memory[HEALTH, str(end)] = why
 
     def wait_longer(self, timeout: int) -> None:
         self.verbs.append(("wait_longer", timeout))

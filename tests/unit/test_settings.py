@@ -49,6 +49,7 @@ def test_a_minimal_file_gets_the_documented_defaults(tmp_path: Path) -> None:
     assert found.rtp.control == Control(ip_address("127.0.0.1"), 2223)
     assert found.redis_url == "unix:///var/lib/sipward/node/redis/redis.sock"
     assert (found.sip.workers, found.sip.instance_timeout) == (4, 2.0)
+    assert (found.health.interval, found.health.timeout, found.health.threshold) == (30.0, 2.0, 2)
 
 
 @pytest.mark.parametrize(
@@ -186,6 +187,13 @@ OTHERS = [
     ("", "[sip]\ninstance_timeout = 0.1", "sip.instance_timeout = 0.1: must be 0.2 to 30.0"),
     ("", "[sip]\ninstance_timeout = nan", "must be 0.2 to 30.0"),
     ("", "[sip]\ninstance_timeout = true", "must be a number"),
+    ("", "[health]\ninterval = 0.5", "health.interval = 0.5: must be 0 (none) or 1.0 to 3600.0"),
+    ("", "[health]\ninterval = -1", "must be 0 (none) or 1.0 to 3600.0"),
+    ("", "[health]\ninterval = 3601", "must be 0 (none) or 1.0 to 3600.0"),
+    ("", "[health]\ninterval = nan", "must be 0 (none) or 1.0 to 3600.0"),
+    ("", "[health]\ntimeout = 31", "health.timeout = 31: must be 0.2 to 30.0"),
+    ("", "[health]\nthreshold = 0", "health.threshold = 0: must be 1 to 10"),
+    ("", "[health]\nthreshold = true", "must be a number"),
     ("", '[redis]\nurl = "http://h"', "redis.url: must be empty"),
     ("", '[redis]\nurl = "redis://"', "redis.url: must be empty"),
     ("", '[redis]\nurl = "redis://h:0"', "redis.url: must be empty"),
@@ -273,6 +281,9 @@ ENVIRONMENT = [
     ("SIPWARD_REDIS__URL", "redis://h", lambda s: s.redis_url, "redis://h"),
     ("SIPWARD_SIP__WORKERS", "7", lambda s: s.sip.workers, 7),
     ("SIPWARD_SIP__INSTANCE_TIMEOUT", "0.5", lambda s: s.sip.instance_timeout, 0.5),
+    ("SIPWARD_HEALTH__INTERVAL", "60", lambda s: s.health.interval, 60),
+    ("SIPWARD_HEALTH__TIMEOUT", "0.5", lambda s: s.health.timeout, 0.5),
+    ("SIPWARD_HEALTH__THRESHOLD", "3", lambda s: s.health.threshold, 3),
 ]
 
 
@@ -286,7 +297,7 @@ def test_the_environment_wins_over_the_file(tmp_path, monkeypatch, name, value, 
 
 def test_every_key_can_come_from_the_environment() -> None:
     tested = {name for name, *_ in ENVIRONMENT} | {"SIPWARD_NETWORK__INTERFACE"}
-    tables = {"network", "rtp", "redis", "sip"}
+    tables = {"network", "rtp", "redis", "sip", "health"}
     keys = {f"SIPWARD_{key}".upper() for key in Settings.model_fields.keys() - tables}
     for table in tables:
         fields = Settings.model_fields[table].annotation.model_fields  # type: ignore[union-attr]
