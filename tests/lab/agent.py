@@ -5,7 +5,6 @@ import re
 import socket
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -144,13 +143,14 @@ class Agent:
         return "\r\n".join([*lines, f"Content-Length: {len(body)}"]) + "\r\n\r\n" + body
 
     def answer_probe(self, status: int = 200, timeout: float = 5.0) -> None:
-        """Answer the node's next OPTIONS that asks whether we are there. They pass unseen by all other words."""
+        """Answer the node's last OPTIONS that asks whether we are there. They pass unseen by all other words."""
         deadline = time.monotonic() + timeout
-        while not self._probes:
-            with suppress(TimeoutError):
-                self._early.append(self.receive(max(0.001, min(0.1, deadline - time.monotonic()))))
+        while (message := self._hear(0.001)) or not self._probes:
+            if message:
+                self._early.append(message)
             assert time.monotonic() < deadline, f"{self.machine.name} was not asked"
-        probe = self._probes.pop(0)
+        probe = self._probes[-1]
+        self._probes.clear()
         self.socket.sendto(self._answer(probe, status, "h", (), "", "", None).encode(), tuple(probe.source))
 
     def acknowledge(self, refusal: Message) -> None:
@@ -169,14 +169,12 @@ class Agent:
             return self._early.pop(0)
         deadline = time.monotonic() + timeout
         while True:
-            self.socket.settimeout(max(0.001, deadline - time.monotonic()))
+            left = max(0.001, deadline - time.monotonic())
             if self.transport == "udp":
-                data, source = self.socket.recvfrom(65536)
-                message = self._message(data, Address(*source[:2]))
-                if _PROBE not in message.header("From"):
+                if message := self._hear(left):
                     return message
-                self._probes.append(message)
-                continue
+                raise TimeoutError
+            self.socket.settimeout(left)
             data = self.socket.recv(65536)
             if not data:
                 raise ConnectionResetError("the node has closed the connection")
@@ -184,6 +182,20 @@ class Agent:
             self._early += [self._message(text, self.node) for text in cut(self._buffer)]
             if self._early:
                 return self._early.pop(0)
+
+    def _hear(self, timeout: float) -> Message | None:
+        """The next datagram that is no probe; those are set aside."""
+        deadline = time.monotonic() + timeout
+        while True:
+            self.socket.settimeout(max(0.001, deadline - time.monotonic()))
+            try:
+                data, source = self.socket.recvfrom(65536)
+            except TimeoutError:
+                return None
+            message = self._message(data, Address(*source[:2]))
+            if _PROBE not in message.header("From"):
+                return message
+            self._probes.append(message)
 
     def expect(self, wanted: int | str, timeout: float = 3.0) -> Message:
         """The next message that is not a 100 and no retransmission: it must have this status, or this method."""
