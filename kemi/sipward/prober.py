@@ -234,7 +234,7 @@ class Asker:
         ).encode()
 
     def _read(self, data: bytes | bytearray) -> tuple[str, int] | None:
-        match = _ANSWER.match(data)
+        match = _ANSWER.search(data)
         if match is None or match[2].decode() != self._secret:
             return None
         return match[3].decode(), int(match[1])

@@ -1,5 +1,9 @@
 """Instances: who gets the calls, what is left out and when it comes back, what the caller sees meanwhile."""
 
+import os
+import re
+import signal
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -217,6 +221,116 @@ def test_an_instance_that_refuses_the_connection_is_followed_by_the_next_at_once
         phone.expect(200)
         theirs.hang_up(phone)
         assert list(node.down()) == [f"tcp:{pbx_on_node.address}:{pbx_on_node.sip_port}"]
+
+
+# --- found out by asking -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asking(own_lab: Lab) -> Iterator[Node]:
+    """A node that asks each instance every second."""
+    with Node(own_lab, settings={"health": {"interval": 1, "timeout": 0.5, "threshold": 2}}) as node:
+        yield node
+
+
+def asked_and_called(node: Node, instance: Agent, second: Agent, phone: Agent, make_it_miss: Callable[[], None]) -> str:
+    """Let the first of two instances miss two OPTIONS, and answer two; why it was down, by the way calls went."""
+    node.route_add("acme", ["acme.example"], values(instance, second))
+    acme = Tenant("acme", "acme.example", ())
+    while not node.down():
+        call(phone, instance, acme)
+        second.answer_probe(404)
+        make_it_miss()
+    (why,) = node.down().values()
+    assert list(node.down()) == [key(instance)]
+    call(phone, second, acme)
+    found = eventually(lambda: (part := node.status()["components"]["instances"])["down"] and part)
+    assert (found["state"], found["watched"], found["down"]) == ("degraded", 2, 1)
+    assert found["names"] == {key(instance): why}
+    assert key(instance) in node.sipward("status").output
+    assert node.ready
+    instance.answer_probe(200)
+    assert node.down()
+    instance.answer_probe(603)
+    eventually(lambda: not node.down())
+    call(phone, instance, acme)
+    assert len(eventually(lambda: lines(node, "instance-down", key(instance)))) == 1
+    assert len(lines(node, "instance-up", key(instance))) == 1
+    assert eventually(lambda: node.status()["components"]["instances"]["state"] == "ok")
+    return why
+
+
+@pytest.mark.parametrize("status", [408, 500, 503])
+@pytest.mark.parametrize("ipv6", [False, True], ids=["ipv4", "ipv6"])
+def test_an_instance_that_answers_options_by_408_or_5xx_is_left_out_before_any_call_finds_out(
+    ipv6: bool, status: int, own_lab: Lab, asking: Node
+) -> None:
+    with ExitStack() as stack:
+        first, second = (
+            stack.enter_context(Agent(own_lab.instance(name), ipv6=ipv6, port=5060)) for name in ("pbx", "pbx2")
+        )
+        phone = stack.enter_context(Agent(own_lab.phone("bob"), ipv6=ipv6))
+        assert asked_and_called(asking, first, second, phone, lambda: first.answer_probe(status)) == str(status)
+
+
+def test_an_instance_that_does_not_answer_options_is_left_out_before_any_call_finds_out(
+    own_lab: Lab, asking: Node
+) -> None:
+    with (
+        Agent(own_lab.instance("pbx")) as first,
+        Agent(own_lab.instance("pbx2")) as second,
+        Agent(own_lab.phone("bob")) as phone,
+    ):
+        assert asked_and_called(asking, first, second, phone, lambda: None) == "silent"
+
+
+def test_any_other_answer_is_a_sign_of_life_and_options_come_from_the_service_address(
+    own_lab: Lab, asking: Node
+) -> None:
+    with Agent(own_lab.instance("pbx")) as instance:
+        asking.route_add("acme", ["acme.example"], values(instance))
+        for status in (200, 404, 401, 405, 486, 603, 302):
+            instance.answer_probe(status)
+            assert not asking.down()
+    seen = own_lab.wire.messages(machine="pbx", direction="in", method="OPTIONS", requests=True)
+    assert len(seen) >= 7
+    assert {message.source.host for message in seen} == {instance.node.host}
+    assert {message.uri for message in seen} == {f"sip:{instance.hostport}"}
+
+
+def test_an_instance_that_is_reached_by_tcp_is_asked_over_tcp(own_lab: Lab, asking: Node) -> None:
+    pbx = own_lab.instance("pbx")
+    asking.route_add("acme", ["acme.example"], [f"sip:{pbx.address}:5060;transport=tcp"])
+    end = f"tcp:{pbx.address}:5060"
+    eventually(lambda: asking.down() == {end: "silent"})
+    with pbx.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((pbx.address, 5060))
+        listener.listen()
+        listener.settimeout(5.0)
+        for _ in range(2):
+            assert asking.down()
+            peer, _ = listener.accept()
+            with peer:
+                peer.settimeout(5.0)
+                kept = re.findall(r"(?m)^(?:Via|From|To|Call-ID|CSeq): .*\r\n", peer.recv(65536).decode())
+                peer.sendall(f"SIP/2.0 200 OK\r\n{''.join(kept)}Content-Length: 0\r\n\r\n".encode())
+                assert peer.recv(100) == b""
+        eventually(lambda: not asking.down())
+
+
+def test_health_is_asked_for_while_redis_is_dead(own_lab: Lab, asking: Node) -> None:
+    with Agent(own_lab.instance("pbx")) as instance:
+        asking.route_add("acme", ["acme.example"], values(instance))
+        redis = next(pid for pid, name in asking.processes().items() if name.startswith("redis"))
+        os.kill(redis, signal.SIGSTOP)
+        try:
+            eventually(asking.down)
+            for _ in range(2):
+                instance.answer_probe(200)
+            eventually(lambda: not asking.down())
+        finally:
+            os.kill(redis, signal.SIGCONT)
 
 
 # --- health belongs to the endpoint ------------------------------------------------------------------------------
