@@ -111,8 +111,9 @@ def _to_tenant(request: Request, edge: Edge, sealer: Sealer, live: Live) -> Deci
         return NOT_FOUND
     targets = ordered(tenant, _user(request, tenant, live))
     if hidden:
-        # The instance that showed this Contact knows what it is about.
-        targets = tuple(sorted(targets, key=lambda end: not hidden.contact.startswith(end.hostport)))
+        # The instance that showed this Contact knows what it is about, and has the call while it drains.
+        own = [i.endpoint for i in tenant.instances if hidden.contact.startswith(i.endpoint.hostport)]
+        targets = tuple(dict.fromkeys([*own, *targets]))
     if not targets:
         return NO_INSTANCE
     targets = tuple(end for end in targets if not live.is_down(end))

@@ -3,7 +3,7 @@
 import pytest
 
 from sipward import routing
-from sipward.live import TABLE, Live
+from sipward.live import HEALTH, TABLE, Live
 from sipward.model import Endpoint, Instance, Side, Tenant
 from sipward.routing import Answer, Decision, Relay, Request
 from sipward.seal import Sealer
@@ -154,6 +154,16 @@ def test_a_hidden_contact_leads_back_to_its_tenant_and_shows_the_instance_its_ow
     assert isinstance(decision, Relay)
     assert decision.targets == (PBX,)
     assert decision.uri == uri("sip:100@10.5.4.11:5080;x=1")
+
+
+def test_a_hidden_contact_leads_to_its_instance_while_that_drains_but_not_while_it_is_down() -> None:
+    draining = ACME._replace(instances=(Instance(PBX, drain=True), Instance(PBX2)))
+    entries, target = table(draining), request(f"sip:100@203.0.113.10;sw={HIDDEN.seal(SEALER)}")
+    for down, targets in (((), (PBX, PBX2)), ((PBX,), (PBX2,))):
+        memory = {(TABLE, key): entry for key, entry in entries.items()} | {(HEALTH, str(end)): "x" for end in down}
+        found = routing.initial(target, EDGE, SEALER, Live(lambda *key, known=memory: known.get(key)))  # type: ignore[misc]
+        assert isinstance(found, Relay)
+        assert found.targets == targets
 
 
 def test_a_hidden_contact_of_a_tenant_that_is_gone_is_not_found() -> None:
