@@ -19,6 +19,7 @@ In Kamailio's workers (no I/O, no OpenSSL, nothing to install):
 - `icmp`         what a peer that was away has left in our sockets
 
 In Kamailio's sync process: `sync` (Redis to live table), with `routes`, `snapshot`, `store`, `tenants`, `live`.
+Its thread `prober` asks instances whether they are there; what comes of it is `health`: pure.
 
 On the command line: `cli`, `node` (starts and watches), `supervisor`, `render`, `rpc`, `settings`, `addresses`, `store`
 (the only module that speaks to Redis), `tenants`, with `hosts` and `problems` below them.

@@ -111,8 +111,11 @@ class Inward:
         return self._to_instance(request, tenant, targets, trunk, hidden.revealed(request.uri))
 
     def _nearest(self, request: Request, tenant: Tenant, contact: str) -> tuple[Endpoint, ...]:
-        """A tenant's instances, the one that a Contact is of first: it knows what that is about."""
-        return tuple(sorted(self._ordered(request, tenant), key=lambda end: not contact.startswith(end.hostport)))
+        """A tenant's instances, the one that a Contact is of first: which knows it, and while it drains."""
+        there = Uri("sip", "", contact)
+        ends = [instance.endpoint for instance in tenant.instances]
+        own = [end for end in ends if (end.host, end.port) == (there.host, there.port)]
+        return tuple(dict.fromkeys([*own, *self._ordered(request, tenant)]))
 
     def _to_tenant(self, request: Request, tenant: Tenant, trunk: Trunk | None = None, rule: str = "") -> Decision:
         """To any of a tenant's instances. A tel URI means the same number at the tenant's (RFC 3261, 19.1.6)."""

@@ -19,6 +19,12 @@ class Uri(NamedTuple):
             return hostport[1:].partition("]")[0]
         return hostport.partition(":")[0]
 
+    @property
+    def port(self) -> int:
+        """The port, 5060 when there is none or it is no number."""
+        digits = self.rest.partition(";")[0].partition("?")[0].rpartition("]")[2].partition(":")[2]
+        return int(digits) if digits.isascii() and digits.isdigit() else 5060
+
     def param(self, name: str) -> str | None:
         """The value of a URI parameter, "" for one without a value, None for one that is not there."""
         for param in self.rest.partition("?")[0].split(";")[1:]:

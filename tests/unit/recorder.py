@@ -72,6 +72,7 @@ class Recorder:
         self.prechecked = False
         self.known_transaction = True
         self.sendable = True
+        self.refusing: frozenset[Endpoint] = frozenset()
         self.media_works = True
         self.rewritten = ""
         self.cancelled = False
@@ -94,6 +95,11 @@ class Recorder:
     def did(self, verb: str) -> list[tuple[object, ...]]:
         """The arguments of each use of a verb."""
         return [arguments for name, *rest in self.verbs if name == verb for arguments in [tuple(rest)]]
+
+    @property
+    def down(self) -> dict[str, str]:
+        """Which endpoints are marked, and why."""
+        return {key: why for (table, key), why in self.memory.items() if table == HEALTH}
 
     @property
     def relayed(self) -> bool:
@@ -258,7 +264,7 @@ class Recorder:
 
     def relay(self, timeout: int = 0) -> bool:
         self.verbs.append(("relay", timeout))
-        return self.sendable
+        return self.sendable and not any(target in self.refusing for target, _ in self.did("aim")[-1:])
 
     def keep_unsent(self) -> None:
         self.verbs.append(("keep_unsent",))

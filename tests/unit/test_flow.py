@@ -9,7 +9,8 @@ import pytest
 import sipward
 from sipward import media
 from sipward.flow import Flow, printable
-from sipward.model import Endpoint, Side, Socket
+from sipward.live import HEALTH
+from sipward.model import Endpoint, Instance, Side, Socket
 from sipward.tokens import Dialog, Hidden
 from sipward.uri import split_list
 from unit.messages import (
@@ -430,6 +431,88 @@ def test_a_silent_or_broken_instance_is_followed_by_the_next(status: int, silent
     assert sip.did("relay") == [(2000,)]
     assert sip.did("watch") == [(True,)]
     assert not sip.did("media_delete")
+
+
+@pytest.mark.parametrize(
+    ("status", "silent", "why"),
+    [(408, True, "silent"), (500, False, "500"), (502, False, "502"), (503, False, "503"), (504, False, "504")],
+)
+def test_a_silent_or_broken_instance_is_marked_once_and_a_line_says_so(status: int, silent: bool, why: str) -> None:
+    sip = failed(doubled(), status, silent)
+    assert sip.down == {str(PBX): why}
+    assert sip.counted == ["instance-down", "failover"]
+    assert sip.logged[0] == (
+        f"event=instance-down why={why} method=INVITE src_ip={PHONE.host} tenant=acme to={PBX} callid=1@h"
+    )
+    other = doubled()
+    other.memory[HEALTH, str(PBX)] = "before"
+    assert failed(other, status, silent).down == {str(PBX): "before"}
+    assert other.counted == ["failover"]
+
+
+@pytest.mark.parametrize("status", [302, 401, 404, 408, 480, 486, 501, 603])
+def test_what_speaks_of_the_call_marks_nobody(status: int) -> None:
+    assert not failed(doubled(), status, False).down
+
+
+def test_a_silent_phone_and_a_cancelled_call_mark_nobody() -> None:
+    assert not failed(calling(), 408, True).down
+    assert not failed(doubled(), 408, True, cancelled=True).down
+
+
+def test_an_instance_that_is_no_tenants_any_more_is_not_marked() -> None:
+    fewer = TWO._replace(instances=TWO.instances[1:])
+    assert not failed(doubled(), 408, True, table=table(fewer)).down
+    assert not failed(doubled(), 408, True, table={}).down
+
+
+def test_a_following_instance_that_is_down_by_now_is_passed_over() -> None:
+    third = Endpoint("udp", "10.5.4.13", 5080)
+    three = TWO._replace(instances=(*TWO.instances, Instance(third, priority=3)))
+    sip = routed(request("INVITE", "sip:100@acme.example"), table=table(three))
+    sip.memory[HEALTH, str(PBX2)] = "silent"
+    assert failed(sip, 408, True).did("aim") == [(third, INNER)]
+
+
+@pytest.mark.parametrize("method", ["INVITE", "REGISTER", "MESSAGE"])
+def test_an_instance_that_cannot_be_sent_to_is_marked_and_followed_by_the_next_in_the_same_breath(method: str) -> None:
+    sip = routed(request(method, "sip:100@acme.example"), table=table(TWO), refusing=frozenset({PBX}))
+    assert [target for target, _ in sip.did("aim")] == [PBX, PBX2]
+    assert sip.down == {str(PBX): "unreachable"}
+    assert not sip.did("answer")
+    again = failed(sip, 408, True)
+    assert again.down == {str(PBX): "unreachable", str(PBX2): "silent"}
+
+
+def test_when_none_can_be_sent_to_the_caller_gets_503_once() -> None:
+    sip = routed(request("INVITE", "sip:100@acme.example"), table=table(TWO), sendable=False)
+    assert sip.did("answer") == [(503, "Retry-After: 10\r\n")]
+    assert sip.down == {str(PBX): "unreachable", str(PBX2): "unreachable"}
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_when_the_last_of_several_is_broken_the_caller_gets_503_and_it_is_not_marked(status: int) -> None:
+    sip = failed(failed(doubled(), 408, True), status, False)
+    assert sip.did("answer_failure") == [(503, "Retry-After: 10\r\n")]
+    assert sip.counted[-1] == "all-down"
+    assert sip.down == {str(PBX): "silent"}
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+@pytest.mark.parametrize("sibling", [(), (Instance(PBX2, drain=True),)], ids=["alone", "beside-a-draining-one"])
+def test_the_5xx_of_a_sole_instance_is_passed_and_does_not_mark_it(status: int, sibling: tuple[Instance, ...]) -> None:
+    sole = TWO._replace(instances=(Instance(PBX), *sibling))
+    sip = failed(routed(request("INVITE", "sip:100@acme.example"), table=table(sole)), status, False)
+    assert not sip.did("answer_failure")
+    assert not sip.down
+
+
+def test_when_all_are_down_the_caller_is_told_at_once() -> None:
+    down = {(HEALTH, str(PBX)): "silent", (HEALTH, str(PBX2)): "503"}
+    sip = routed(request("INVITE", "sip:100@acme.example"), table=table(TWO), memory=down)
+    assert sip.did("answer") == [(503, "Retry-After: 10\r\n")]
+    assert sip.counted == ["all-down"]
+    assert not sip.relayed
 
 
 def test_after_the_last_instance_the_caller_gets_503_and_the_media_is_deleted() -> None:

@@ -176,10 +176,17 @@ def test_late_answers_and_those_to_nobodys_question_say_nothing() -> None:
         probes = world.due()
     while not world.memory.down:
         assert not world.due()
-    for mark in (probes[0].mark, "999.1", "1.999"):
-        world.health.heard(mark, WELL)
-        world.health.heard(mark, WELL)
-    assert world.memory.down
+    for _ in range(3):
+        while not (again := world.due()):
+            pass
+        for mark in (probes[0].mark, "999.1", "1.999"):
+            world.health.heard(mark, WELL)
+        assert world.memory.down
+    world.health.heard(again[0].mark, WELL)
+    while not (again := world.due()):
+        pass
+    world.health.heard(again[0].mark, WELL)
+    assert not world.memory.down
 
 
 def test_what_could_not_be_sent_says_nothing_and_is_sent_a_moment_later() -> None:
@@ -230,6 +237,20 @@ def test_what_was_asked_before_a_worker_marked_it_does_not_count_for_it() -> Non
     world.answer = lambda end: SILENT if len(world.asked) > 1 else WELL
     world.run(5)
     assert world.memory.down
+
+
+def test_what_a_worker_has_just_marked_and_said_is_not_said_again() -> None:
+    world = World(threshold=1)
+    world.answer = lambda end: SILENT
+    world.watch("acme", A)
+    while not world.due():
+        pass
+    world.memory.mark(A)
+    for _ in range(int(2.5 / SLOT)):
+        world.due()
+    world.health.look(world.now)
+    assert world.said["down"] == 1
+    assert not world.logged
 
 
 def test_what_is_marked_when_it_is_watched_for_the_first_time_is_down() -> None:

@@ -16,7 +16,7 @@ from sipward.decision import (
     Relay,
     Request,
 )
-from sipward.live import STATE, TABLE, Live, encode, encode_trunk
+from sipward.live import HEALTH, STATE, TABLE, Live, encode, encode_trunk
 from sipward.model import Endpoint, Instance, Side, Tenant, Trunk
 from sipward.routing import Router
 from sipward.seal import Sealer
@@ -167,6 +167,16 @@ def test_a_hidden_contact_leads_back_to_its_tenant_and_shows_the_instance_its_ow
     assert isinstance(decision, Relay)
     assert decision.targets == (PBX,)
     assert decision.uri == uri("sip:100@10.5.4.11:5080;x=1")
+
+
+def test_a_hidden_contact_leads_to_its_instance_while_that_drains_but_not_while_it_is_down() -> None:
+    draining = ACME._replace(instances=(Instance(PBX, drain=True), Instance(PBX2)))
+    entries, target = table(draining), request(f"sip:100@203.0.113.10;sw={HIDDEN.seal(SEALER)}")
+    for down, targets in (((), (PBX, PBX2)), ((PBX,), (PBX2,))):
+        memory = {(TABLE, key): entry for key, entry in entries.items()} | {(HEALTH, str(end)): "x" for end in down}
+        found = Router(EDGE, SEALER, Live(lambda *key, known=memory: known.get(key))).route(target)  # type: ignore[misc]
+        assert isinstance(found, Relay)
+        assert found.targets == targets
 
 
 def test_a_hidden_contact_of_a_tenant_that_is_gone_is_not_found() -> None:

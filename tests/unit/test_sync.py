@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import ip_network
 from pathlib import Path
@@ -13,6 +13,8 @@ import pytest
 from redis_server import PATIENCE, RedisServer
 
 from sipward import live, snapshot, store, sync
+from sipward.model import Endpoint
+from sipward.prober import Prober
 from sipward.records import Kind
 from sipward.resolver import Answer, LookUp, LookUpError, Name
 from sipward.routes import Routes
@@ -112,14 +114,19 @@ def nothing(name: Name) -> Answer:
 
 @contextmanager
 def node(
-    directory: Path, url: str, memory: Memory | None = None, rules: Rules = RULES, look_up: LookUp = nothing
+    directory: Path,
+    url: str,
+    memory: Memory | None = None,
+    rules: Rules = RULES,
+    look_up: LookUp = nothing,
+    prober: Prober | None = None,
 ) -> Iterator[Node]:
     memory, stop = memory or Memory(), threading.Event()
     crashed: list[BaseException] = []
 
     def run() -> None:
         try:
-            sync.run(memory, settings(directory, url), rules, look_up, stop=stop.is_set)
+            sync.run(memory, settings(directory, url), rules, look_up, prober, stop.is_set)
         except BaseException as error:
             crashed.append(error)
 
@@ -476,3 +483,41 @@ def test_a_hundred_thousand_tenants_start_from_disk_at_once(tmp_path: Path) -> N
     with node(tmp_path, f"unix://{tmp_path}/none.sock") as found:
         found.until(lambda n: n.state.get("ready", False))
         assert found.state["tenants"] == 100_000
+
+
+# --- who is where ----------------------------------------------------------------------------------------------------
+
+
+class Told(Prober):
+    """A prober that notes what it is told, and asks nobody."""
+
+    def __init__(self) -> None:
+        self.where: dict[str, tuple[Endpoint, ...]] = {}
+        self.runs = False
+
+    def start(self) -> None:
+        self.runs = True
+
+    def stop(self) -> None:
+        self.runs = False
+
+    def watch(self, owner: str, endpoints: Iterable[Endpoint]) -> None:
+        self.where[owner] = tuple(endpoints)
+
+
+def test_the_prober_is_told_whose_instances_are_where_and_stops_with_the_rest(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    told, at = Told(), "10.5.4.1"
+    server.put("t1", value("t1.org"))
+    server.put("t2", value("t2.org", "t3.org", port=5090))
+    with node(tmp_path, server.url, prober=told) as running:
+        running.until(lambda n: n.state.get("tenants") == 2)
+        assert told.runs
+        assert told.where == {"@t1": (Endpoint("udp", at, 5080),), "@t2": (Endpoint("udp", at, 5090),)}
+        server.put("t1", value("t1.org", port=5081))
+        running.until(lambda n: n.port("t1.org") == 5081)
+        server.call("DEL", f"{KEY}t2")
+        running.until(lambda n: n.state["tenants"] == 1)
+    assert told.where == {"@t1": (Endpoint("udp", at, 5081),), "@t2": ()}
+    assert not told.runs

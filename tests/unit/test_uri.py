@@ -35,6 +35,24 @@ def test_what_is_no_sip_uri_is_none(text: str) -> None:
     assert parse(text) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "port"),
+    [
+        ("sip:h", 5060),
+        ("sip:7@h:5080;transport=tcp", 5080),
+        ("sip:7@[2001:db8::1]", 5060),
+        ("sip:7@[2001:db8::1]:5062?a=b:1", 5062),
+        ("sip:7@h:", 5060),
+        ("sip:7@h:x", 5060),
+        ("sip:7@h;x=:1", 5060),
+    ],
+)
+def test_a_uri_without_a_port_means_5060(text: str, port: int) -> None:
+    uri = parse(text)
+    assert uri
+    assert uri.port == port
+
+
 @pytest.mark.parametrize("text", ["sip:a@@acme", "sip:@acme@b", "sip:a@b;x=@acme", "sip:a@b?h=c@acme", "sip:@@@acme"])
 def test_no_host_holds_an_at_sign_so_none_is_the_key_of_a_tenants_name(text: str) -> None:
     uri = parse(text)
