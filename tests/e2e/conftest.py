@@ -124,6 +124,83 @@ def acme(tenant: Callable[..., Tenant], pbx: Machine) -> Tenant:
 
 
 @pytest.fixture
+def number(node: Node) -> Iterator[Callable[..., str]]:
+    """Make number rules: `number("0721405XX", tenant=acme.name)`; the rule. They go with the test."""
+    made: list[str] = []
+
+    def make(rule: str, **fields: object) -> str:
+        node.number_put(rule, fields)
+        made.append(rule)
+        return rule
+
+    yield make
+    for rule in made:
+        node.number_remove(rule)
+
+
+@pytest.fixture
+def trunk(node: Node) -> Iterator[Callable[..., str]]:
+    """Make trunks: `trunk("203.0.113.80", tenants=[acme.name])`; the trunk's name. They go with the test."""
+    made: list[str] = []
+
+    def make(*addresses: str, tenants: Sequence[str] = ("*",), name: str = "", **fields: object) -> str:
+        name = name or f"carrier{next(_numbers)}"
+        node.trunk_put(name, {"addresses": addresses, "tenants": tenants, **fields})
+        made.append(name)
+        return name
+
+    yield make
+    for name in made:
+        node.trunk_remove(name)
+
+
+@pytest.fixture
+def telco(lab: Lab) -> Machine:
+    """A carrier with two session border controllers."""
+    return lab.borders("telco", 2)
+
+
+@pytest.fixture
+def rival(lab: Lab) -> Machine:
+    """Another carrier."""
+    return lab.borders("rival")
+
+
+@pytest.fixture
+def carrier(telco: Machine) -> Iterator[Agent]:
+    """The first border of the carrier, played message by message."""
+    with Agent(telco) as agent:
+        yield agent
+
+
+@pytest.fixture
+def second_border(telco: Machine) -> Iterator[Agent]:
+    """The carrier's second border."""
+    with Agent(telco, host=telco.addresses[1]) as agent:
+        yield agent
+
+
+@pytest.fixture
+def other_carrier(rival: Machine) -> Iterator[Agent]:
+    """Another carrier, played message by message."""
+    with Agent(rival) as agent:
+        yield agent
+
+
+@pytest.fixture
+def initech(tenant: Callable[..., Tenant], lab: Lab) -> Tenant:
+    """Another tenant with an instance of its own."""
+    return tenant(lab.instance("pbx2"))
+
+
+@pytest.fixture
+def other_instance(lab: Lab) -> Iterator[Agent]:
+    """The other tenant's instance, played message by message."""
+    with Agent(lab.instance("pbx2")) as agent:
+        yield agent
+
+
+@pytest.fixture
 def transport() -> Transport:
     """The phone's transport; a test that wants another parametrizes it."""
     return "udp"

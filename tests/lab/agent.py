@@ -21,7 +21,8 @@ _ROUTE = re.compile(r"<[^>]+>[^,<]*")
 class Agent:
     """One socket of a machine that speaks SIP to the node. A context manager.
 
-    Over TCP it connects with its first message. `to` is the node as this machine sees it, unless it is named.
+    Over TCP it connects with its first message. `to` is the node as this machine sees it, unless it is named; `host` is
+    the one of the machine's addresses to use, its first unless it is named.
     """
 
     def __init__(
@@ -32,10 +33,12 @@ class Agent:
         ipv6: bool = False,
         port: int | None = None,
         to: Address | None = None,
+        host: str = "",
     ) -> None:
         self.machine = machine
         self.transport = transport
-        self.host = machine.address6 if ipv6 else machine.address
+        self.host = host or (machine.address6 if ipv6 else machine.address)
+        ipv6 = ":" in self.host
         self.node = to or Address(machine.lab.edge(machine, ipv6=ipv6), 5060)
         self._early: list[Message] = []
         self._seen: set[str] = set()

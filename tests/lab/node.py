@@ -12,15 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from lab.addresses import GATEWAY, INTERNET, LOCAL, NODE, SERVICE, SITE
+from lab.addresses import DNS, GATEWAY, INTERNET, LOCAL, NODE, SERVICE, SITE
 from lab.network import Lab, Machine, Place
 from lab.processes import Process
+from sipward import live, numbers, rpc
 from sipward import node as product
-from sipward import rpc
+from sipward.live import decode_trunk, trunk_key
 from sipward.settings import Settings, load
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FQDN = "edge.example.net"
+PLAN = numbers.Plan(country="39")
+"""Numbers are dialled as in Italy."""
 _LOGS = ("sipward", "kamailio", "rtpengine", "redis")
 
 type Table = Mapping[str, object]
@@ -200,6 +203,38 @@ class Node:
         self.redis("DEL", f"sipward:tenant:{name}")
         self.wait_live(lambda: not any(map(self.live, _domains(json.loads(text)))), name)
 
+    # --- numbers and trunks ---------------------------------------------------------------------------------------
+
+    def number_put(self, rule: str, value: Table) -> None:
+        """Write a number's value by hand and wait until the live table has it. `rule` may end in `@TRUNK`."""
+        self._put_value(f"sipward:number:{rule}", value, number_key(rule))
+
+    def number_remove(self, rule: str) -> None:
+        """Delete a number by hand and wait until it leads nowhere."""
+        self._remove_value(f"sipward:number:{rule}", number_key(rule))
+
+    def trunk_put(self, name: str, value: Table) -> None:
+        """Write a trunk's value by hand and wait until the live table has it; its names may be looked up later."""
+        self._put_value(f"sipward:trunk:{name}", value, trunk_key(name))
+
+    def trunk_remove(self, name: str) -> None:
+        """Delete a trunk by hand and wait until it is gone."""
+        self._remove_value(f"sipward:trunk:{name}", trunk_key(name))
+
+    def targets(self, trunk: str) -> list[str]:
+        """Where calls to a trunk go now, in the order of trying: `udp:203.0.113.80:5060`."""
+        entry = self.live(trunk_key(trunk))
+        return list(map(str, decode_trunk(entry).targets)) if entry else []
+
+    def _put_value(self, key: str, value: Table, live: str) -> None:
+        before = self.live(live)
+        self.redis("SET", key, json.dumps(value))
+        self.wait_live(lambda: self.live(live) != before, key)
+
+    def _remove_value(self, key: str, live: str) -> None:
+        if self.redis("DEL", key) != "0":
+            self.wait_live(lambda: not self.live(live), key)
+
     def live(self, key: str) -> str:
         """What the live table says at a key; empty for nothing."""
         try:
@@ -208,11 +243,11 @@ class Node:
             return ""
 
     def wait_live(self, condition: Callable[[], bool], name: str) -> None:
-        """Wait until an edit of a tenant shows in the live table."""
+        """Wait until an edit shows in the live table."""
         deadline = time.monotonic() + 5.0
         while not condition():
             if time.monotonic() > deadline:
-                raise RuntimeError(f"the edit of tenant {name} is not live: {self.status()}\n{self.log_tail()}")
+                raise RuntimeError(f"the edit of {name} is not live: {self.status()}\n{self.log_tail()}")
             time.sleep(0.002)
 
     # --- files ----------------------------------------------------------------------------------------------------
@@ -240,6 +275,8 @@ class Node:
                 "local_networks": [f"{LOCAL.v4}0/24"],
             },
             "rtp": {"ports": "20000-20999"},
+            "dns": {"servers": [f"{INTERNET.v4}{DNS}"]},
+            "numbers": {"country_code": PLAN.country},
         }
 
 
@@ -254,6 +291,12 @@ def _instance(instance: Machine | str | Table) -> Table:
             return {"uri": f"sip:{instance.address}:{instance.sip_port}"}
         case _:
             return instance
+
+
+def number_key(rule: str) -> str:
+    """The live table's key of a rule as it is written in Redis."""
+    number, _, trunk = rule.partition("@")
+    return live.number_key(numbers.canonical(number, PLAN), trunk)
 
 
 def _domains(value: Table) -> list[str]:
