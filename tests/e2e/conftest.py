@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from lab.agent import Agent
+from lab.agent import Agent, answered_call
 from lab.network import Lab, Machine
 from lab.node import Node
 from lab.sipp import Transport
@@ -198,6 +198,29 @@ def other_instance(lab: Lab) -> Iterator[Agent]:
     """The other tenant's instance, played message by message."""
     with Agent(lab.instance("pbx2")) as agent:
         yield agent
+
+
+@pytest.fixture
+def control(lab: Lab, node: Node, tenant: Callable[..., Tenant], clean_wire: None) -> Iterator[None]:
+    """A legitimate call of another tenant, before and after."""
+    other = tenant(lab.instance("other-pbx"))
+
+    def call() -> None:
+        with Agent(lab.phone("control")) as caller, Agent(lab.instance("other-pbx")) as callee:
+            ours, _ = answered_call(caller, callee, f"sip:200@{other.domain}")
+            ours.hang_up(callee)
+
+    call()
+    yield
+    call()
+
+
+@pytest.fixture
+def no_media_left(node: Node) -> Iterator[None]:
+    """The test leaves no call in rtpengine."""
+    before = set(node.media_calls())
+    yield
+    assert not set(node.media_calls()) - before
 
 
 @pytest.fixture

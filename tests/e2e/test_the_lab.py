@@ -2,9 +2,11 @@
 
 import time
 
+import dns.resolver
 import pytest
 
 from lab.calls import expect_audio, expect_silence
+from lab.dns import Dns, host, naptr, srv
 from lab.eventually import eventually
 from lab.network import Lab, Machine
 from lab.sipp import SippError, Transport, sipp

@@ -103,13 +103,15 @@ class Agent:
         call_id: str = "",
         routes: Sequence[str] = (),
         contact: str = "",
+        to: str = "",
+        tag: str = "",
     ) -> "Talk":
-        """Send a request outside a dialog; the talk that may come of it."""
+        """Send a request outside a dialog; the talk that may come of it. `to`: the URI in To, if it is another one."""
         number = next(_numbers)
         talk = Talk(
             self,
-            local=f"<sip:{user}@{domain}>;tag=l{number}",
-            remote=f"<{uri.partition(';')[0]}>",
+            local=f"<sip:{user}@{domain}>;tag={tag or f'l{number}'}",
+            remote=f"<{to or uri.partition(';')[0]}>",
             call_id=call_id or f"{number}-{time.time_ns():x}",
             target=uri,
             routes=list(routes),
@@ -304,6 +306,28 @@ def answered_call(
     ours.learn(caller.expect(200)).ack()
     callee.expect("ACK")
     return ours, theirs
+
+
+def busy_call(
+    caller: Agent, callee: Agent, uri: str, *, headers: Sequence[str] = (), to: str = "", routes: Sequence[str] = ()
+) -> Message:
+    """A call that the callee refuses as busy: the INVITE as it arrived there."""
+    caller.begin("INVITE", uri, headers=headers, body=caller.sdp(), to=to, routes=routes)
+    invite = callee.expect("INVITE")
+    callee.reply(invite, 486, tag="busy")
+    callee.expect("ACK")
+    caller.acknowledge(caller.expect(486))
+    return invite
+
+
+def refused_call(
+    caller: Agent, uri: str, status: int, *, headers: Sequence[str] = (), to: str = "", routes: Sequence[str] = ()
+) -> Message:
+    """A call that the node refuses: its answer."""
+    caller.begin("INVITE", uri, headers=headers, body=caller.sdp(), to=to, routes=routes)
+    answer = caller.expect(status)
+    caller.acknowledge(answer)
+    return answer
 
 
 def registered(phone: Agent, registrar: Agent, domain: str, user: str = "alice", contact: str = "") -> str:
