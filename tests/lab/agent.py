@@ -217,6 +217,27 @@ class Agent:
         )
 
 
+class Listener(Agent):
+    """An agent that the node connects to over TCP: a carrier or a PBX. It speaks on the first connection that comes."""
+
+    def __init__(self, machine: Machine, *, host: str = "", port: int | None = None) -> None:
+        super().__init__(machine, "tcp", host=host, port=machine.sip_port if port is None else port)
+        self._waiting = self.socket
+        self._waiting.listen()
+
+    def __exit__(self, *error: object) -> None:
+        self._waiting.close()
+        super().__exit__(*error)
+
+    def receive(self, timeout: float = 3.0) -> Message:
+        """The next message; before the first one, wait for the connection as well."""
+        if not self._connected:
+            self._waiting.settimeout(timeout)
+            self.socket = self._waiting.accept()[0]
+            self._connected = True
+        return super().receive(timeout)
+
+
 @dataclass
 class Talk:
     """A dialog, or what may become one, as one agent keeps it (RFC 3261, 12): tags, route set, remote target."""
