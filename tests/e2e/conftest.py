@@ -247,7 +247,8 @@ def instance(pbx: Machine) -> Iterator[Agent]:
 def clean_wire(request: pytest.FixtureRequest) -> Iterator[None]:
     """Before each test nothing was seen; after it every scenario was waited for, and nothing inner went outside.
 
-    `@pytest.mark.may_show("10.5.4.1")` lets an address pass that the outside itself wrote.
+    `@pytest.mark.may_show("10.5.4.1")` lets an address pass that the outside itself wrote;
+    `@pytest.mark.may_show_in("Contact", "10.5.4.")` one that an instance wants to be seen in that header field.
     """
     if "own_lab" in request.fixturenames:
         request.getfixturevalue("own_lab")  # made first, and so still there when it is looked at below
@@ -259,7 +260,8 @@ def clean_wire(request: pytest.FixtureRequest) -> Iterator[None]:
     problems: list[str] = []
     for lab in _labs:
         if "node" in lab.machines:
-            leaks = lab.wire.leaks([needle for needle in INNER if needle not in allowed])
+            shown = {field: text for mark in request.node.iter_markers("may_show_in") for field, text in [mark.args]}
+            leaks = lab.wire.leaks([needle for needle in INNER if needle not in allowed], shown)
             problems += [f"an inner address went outside: {leak}" for leak in leaks]
         for scenario in lab.scenarios:
             if not scenario.done:
@@ -286,4 +288,5 @@ def pytest_runtest_makereport(
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "may_show(text): an inner address that this test's outside side wrote itself")
+    config.addinivalue_line("markers", "may_show_in(field, text): an inner address in a header an instance wants shown")
     config.addinivalue_line("markers", "many_tenants: with 100,000 tenants loaded")
