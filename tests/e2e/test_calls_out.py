@@ -1,5 +1,6 @@
 """Calls of an instance by a carrier: only by a trunk that serves its tenant, and as the instance wrote them."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -57,8 +58,15 @@ def test_a_carrier_that_asks_for_a_password_is_called_and_heard_both_ways(
     carrier = sipp(telco, "proxy-auth-407", "uas", ipv6=ipv6, keys=keys)
     sipp(instance, "proxy-auth-407", keys=keys | {"target": target}, talk=1.3)
     carrier.wait()
-    assert carrier.saved["uri"] == target
+    saved = carrier.saved
+    assert saved["uri"] == target
+    secret, asked = md5(f"{keys['user']}:{host}:{keys['password']}"), md5(f"INVITE:{saved['digest_uri']}")
+    assert saved["response"] == md5(f"{secret}:{saved['nonce']}:{asked}"), "RFC 2617, 3.2.2.1"
     expect_audio(telco, instance)
+
+
+def md5(text: str) -> str:
+    return hashlib.md5(text.encode()).hexdigest()
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])

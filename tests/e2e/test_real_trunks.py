@@ -35,7 +35,7 @@ class Customers:
         for one in (self.carrier, self.acme, self.initech):
             one.hang_up()
         for one in (self.carrier, self.acme, self.initech):
-            eventually(lambda: one.calls == 0, what=f"{one.machine.name} has no call")  # noqa: B023
+            eventually(lambda: one.channels == 0, what=f"{one.machine.name} has no call")  # noqa: B023
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def customers(
 def test_a_carrier_calls_where_a_pbx_has_registered(customers: Customers) -> None:
     for account, pbx in (("account-a", customers.acme), ("account-b", customers.initech)):
         customers.carrier.call_account(account)
-        eventually(lambda: pbx.calls == 1, what=f"{account} is called")  # noqa: B023
+        eventually(lambda: pbx.channels == 1, what=f"{account} is called")  # noqa: B023
         expect_audio(pbx.machine, customers.carrier.machine)
         customers.idle()
         customers.carrier.machine.lab.wire.clear()
@@ -70,7 +70,7 @@ def test_a_carrier_calls_where_a_pbx_has_registered(customers: Customers) -> Non
 def test_a_pbx_calls_out_by_its_account(customers: Customers) -> None:
     for pbx in (customers.acme, customers.initech):
         pbx.call_out(ECHO_NUMBER)
-        eventually(lambda: customers.carrier.calls == 1, what="the carrier is called")
+        eventually(lambda: customers.carrier.channels == 1, what="the carrier is called")
         expect_audio(pbx.machine, customers.carrier.machine)
         customers.idle()
         customers.carrier.machine.lab.wire.clear()
@@ -79,12 +79,12 @@ def test_a_pbx_calls_out_by_its_account(customers: Customers) -> None:
 @pytest.mark.parametrize("hangs_up", ["caller", "callee"])
 def test_two_tenants_talk_by_their_carrier(hangs_up: str, customers: Customers) -> None:
     customers.acme.call_out("0541201201")
-    eventually(lambda: customers.initech.calls == 1, what="the other tenant is called")
+    eventually(lambda: customers.initech.channels == 1, what="the other tenant is called")
     expect_audio(customers.acme.machine, customers.initech.machine)
     ends = {"caller": customers.acme, "callee": customers.initech}
     ends.pop(hangs_up).hang_up()
     for one in (*ends.values(), customers.carrier):
-        eventually(lambda: one.calls == 0, what=f"{one.machine.name} has no call")  # noqa: B023
+        eventually(lambda: one.channels == 0, what=f"{one.machine.name} has no call")  # noqa: B023
 
 
 # --- two PBXs of one tenant ------------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ def pair(
         logs = []
         for one in daemons:
             one.hang_up()
-            eventually(lambda: one.calls == 0, what=f"{one.machine.name} has no call")  # noqa: B023
+            eventually(lambda: one.channels == 0, what=f"{one.machine.name} has no call")  # noqa: B023
             logs.append((one.errors, one.log_tail()))
     assert not any(errors for errors, _ in logs), "\n".join(log for _, log in logs)
 
@@ -136,35 +136,35 @@ def pair(
 def test_the_second_pbx_answers_when_the_first_is_dead(pair: Pair) -> None:
     pair.rewrite({"priority": 1}, {"priority": 2})
     pair.carrier.call_number("0721405201")
-    eventually(lambda: pair.first.calls == 1, what="the first is called")
+    eventually(lambda: pair.first.channels == 1, what="the first is called")
     expect_audio(pair.first.machine, pair.carrier.machine)
     pair.carrier.hang_up()
-    eventually(lambda: pair.first.calls == 0)
+    eventually(lambda: pair.first.channels == 0)
     pair.first.stop()
     pair.carrier.machine.lab.wire.clear()
     pair.carrier.call_number("0721405201")
-    eventually(lambda: pair.second.calls == 1, what="the second is called")
+    eventually(lambda: pair.second.channels == 1, what="the second is called")
     expect_audio(pair.second.machine, pair.carrier.machine)
     pair.carrier.hang_up()
-    eventually(lambda: pair.second.calls == 0)
+    eventually(lambda: pair.second.channels == 0)
     pair.first.start()
 
 
 def test_a_drained_pbx_keeps_its_call_and_gets_no_other(pair: Pair) -> None:
     pair.rewrite({"priority": 1}, {"priority": 2})
     pair.carrier.call_number("0721405201")
-    eventually(lambda: pair.first.calls == 1, what="the first is called")
+    eventually(lambda: pair.first.channels == 1, what="the first is called")
     expect_audio(pair.first.machine, pair.carrier.machine)
     pair.rewrite({"priority": 1, "drain": True}, {"priority": 2})
     for _ in range(2):
         pair.carrier.call_number("0721405201")
-    eventually(lambda: pair.second.calls == 2, what="the second gets what is new")
-    assert pair.first.calls == 1
+    eventually(lambda: pair.second.channels == 2, what="the second gets what is new")
+    assert pair.first.channels == 1
     start = pair.carrier.machine.lab.wire.messages(method="INVITE", status=200)[-1].time + 0.5
     eventually(lambda: heard(pair.first.machine).last > start + 1.0, what="a second of audio")
     assert heard(pair.first.machine).between(start, start + 1) >= AT_LEAST
     pair.first.hang_up()
-    eventually(lambda: pair.carrier.calls == 2, what="the first call has ended")
+    eventually(lambda: pair.carrier.channels == 2, what="the first call has ended")
 
 
 def test_both_pbxs_share_the_calls_and_a_number_keeps_its_own(pair: Pair) -> None:
@@ -172,9 +172,9 @@ def test_both_pbxs_share_the_calls_and_a_number_keeps_its_own(pair: Pair) -> Non
     called = {}
     for number in [f"07214052{digits:02}" for digits in range(8)] * 2:
         pair.carrier.call_number(number)
-        eventually(lambda: pair.first.calls + pair.second.calls == 1, what=f"{number} is answered")
-        by_first = pair.first.calls == 1
+        eventually(lambda: pair.first.channels + pair.second.channels == 1, what=f"{number} is answered")
+        by_first = pair.first.channels == 1
         assert called.setdefault(number, by_first) == by_first
         pair.carrier.hang_up()
-        eventually(lambda: pair.first.calls + pair.second.calls + pair.carrier.calls == 0)
+        eventually(lambda: pair.first.channels + pair.second.channels + pair.carrier.channels == 0)
     assert set(called.values()) == {True, False}

@@ -111,6 +111,7 @@ server_uri = sip:{carrier}
 client_uri = sip:{account}@{carrier}
 contact_user = {account}
 expiration = 60
+max_random_initial_delay = 0
 line = yes
 endpoint = carrier
 """
@@ -236,9 +237,9 @@ class Daemon:
         return done.stdout
 
     @property
-    def calls(self) -> int:
-        """How many calls it has now."""
-        return int(self.cli("core show channels count").partition(" active call")[0].split()[-1])
+    def channels(self) -> int:
+        """How many channels it has now: one for each leg of a call."""
+        return int(self.cli("core show channels count").partition(" active channel")[0].split()[-1])
 
     def hang_up(self) -> None:
         """End all its calls."""
