@@ -4,8 +4,8 @@ import time
 from binascii import crc32
 
 import KSR
+from sipward.decision import Request
 from sipward.model import Endpoint, Side, Socket
-from sipward.routing import Request
 from sipward.uri import Uri, parse, split_list
 
 _COUNTERS = "counters"
@@ -36,9 +36,9 @@ def received_on() -> int:
     return int(KSR.kx.get_rcv_sock_name())
 
 
-def request(side: Side, sender: Endpoint, own_route: Uri | None, inner_call_id: str) -> Request | None:
-    """The facts that routing looks at; None when the Request-URI is not a SIP URI."""
-    uri = parse(KSR.kx.get_ruri() or "")
+def request(side: Side, sender: Endpoint, own_route: Uri | None, call_id: str) -> Request | None:
+    """The facts that routing looks at; None when the Request-URI is neither a SIP nor a tel URI."""
+    uri = parse(KSR.kx.get_ruri() or "", tel=True)
     if uri is None:
         return None
     in_dialog = KSR.siputils.has_totag() > 0
@@ -47,7 +47,7 @@ def request(side: Side, sender: Endpoint, own_route: Uri | None, inner_call_id: 
         method=method(),
         side=side,
         source=sender,
-        call_id=inner_call_id,
+        call_id=call_id,
         uri=uri,
         caller=None if in_dialog else parse(KSR.kx.get_furi() or ""),
         callee=None if in_dialog else parse(KSR.kx.get_turi() or ""),
@@ -57,6 +57,7 @@ def request(side: Side, sender: Endpoint, own_route: Uri | None, inner_call_id: 
         in_dialog=in_dialog,
         has_sdp=has_sdp(),
         media=crc32((KSR.hdr.get("Via") or "").encode()) if method() == "INVITE" else 0,
+        header=header,
     )
 
 
@@ -114,6 +115,16 @@ def status() -> int:
 def set_uri(uri: Uri) -> None:
     """Replace the Request-URI."""
     KSR.seturi(str(uri))
+
+
+def remove_header(name: str) -> None:
+    """Remove all header fields of a name, however it is spelled (RFC 3261, 7.3.1)."""
+    KSR.hdr.remove(name)
+
+
+def add_headers(lines: str) -> None:
+    """Add header fields at the end: whole lines, each with its CRLF."""
+    KSR.hdr.append(lines)
 
 
 def set_routes(values: list[str]) -> None:
