@@ -10,9 +10,6 @@ from sipward.media import OFFERING
 from sipward.model import Side, Socket
 from sipward.passage import Passage
 
-ENDED = frozenset({408, 481})
-"""Refusals of a BYE after which there is no dialog either (RFC 3261, 12.2.1.2, 15.1.1)."""
-
 Log = Callable[[str, str, str], None]
 """Writes a line: event, reason, tenant."""
 
@@ -39,10 +36,8 @@ class Anchor:
         return self._take(self._sip.media_offer, flags, relay.to)
 
     def reply(self, method: str, status: int, passage: Passage, back: Socket) -> None:
-        """Take a reply's SDP through rtpengine, or off; the answer to a BYE ends the media."""
+        """Take a reply's SDP through rtpengine, or off."""
         sip = self._sip
-        if method == "BYE" and (200 <= status < 300 or status in ENDED):
-            self.end(passage.media)
         if not sip.has_sdp():
             return
         if method not in OFFERING or status >= 300:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sipward.model import Endpoint, Side
+from sipward.model import NO_LIMITS, Endpoint, Limits, Side, Tenant, Trunk
 from sipward.tokens import Dialog
 from sipward.uri import Uri
 
@@ -37,12 +37,19 @@ class Request(NamedTuple):
     header: Callable[[str], str] = _no_header
 
 
+class Charge(NamedTuple):
+    """Whose limits a request counts against: a tenant's by its name, a trunk's by its name behind a `%`."""
+
+    name: str
+    limits: Limits
+
+
 class Relay(NamedTuple):
     """Send it on: to the first of `targets`, to the next when one is silent or broken.
 
     `dialog` names both ends as the answer and later requests will need them; `uri` is the new Request-URI, None to
     leave it; `redirect` says what a 3xx becomes; `asserts`: what the sender asserts of the caller (RFC 3325) may go on;
-    `rule` is the number's that led here.
+    `rule` is the number's that led here; `charges` are the limits it counts against.
     """
 
     to: Side
@@ -52,6 +59,15 @@ class Relay(NamedTuple):
     redirect: str = "pass"
     asserts: bool = False
     rule: str = ""
+    charges: tuple[Charge, ...] = ()
+
+
+def charges(tenant: Tenant, trunk: Trunk | None = None) -> tuple[Charge, ...]:
+    """What a request between the two counts against: nothing when neither has limits."""
+    found = [Charge(tenant.name, tenant.limits)] if tenant.limits != NO_LIMITS else []
+    if trunk and trunk.limits != NO_LIMITS:
+        found.append(Charge(f"%{trunk.name}", trunk.limits))
+    return tuple(found)
 
 
 class Answer(NamedTuple):

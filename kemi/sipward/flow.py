@@ -14,6 +14,7 @@ from sipward.anchor import Anchor, name
 from sipward.concealment import Concealment
 from sipward.decision import NO_DIALOG, Answer, Decision, Relay, Request
 from sipward.edge import Edge
+from sipward.limits import Limiter
 from sipward.live import Live
 from sipward.model import Endpoint, Side, Socket
 from sipward.passage import Passage
@@ -36,6 +37,9 @@ INTRODUCED = frozenset({"INVITE", "REGISTER"})
 
 TIMER_F = 32_000
 """Milliseconds that a request other than INVITE may take (RFC 3261, 17.1.2.2)."""
+
+ENDED = frozenset({408, 481})
+"""Refusals of a BYE after which there is no dialog either (RFC 3261, 12.2.1.2, 15.1.1)."""
 
 TRY_NEXT = frozenset({500, 502, 503, 504})
 """Answers that speak of the instance, not of the call."""
@@ -74,6 +78,7 @@ class Flow:
         self._conceal = Concealment(sip, edge, self._sealer, self._domain)
         self._routes = RouteSet(sip, edge, self._conceal)
         self._anchor = Anchor(sip, edge, self._log)
+        self._limiter = Limiter(sip)
 
     # --- requests ------------------------------------------------------------------------------------------------
 
@@ -148,6 +153,8 @@ class Flow:
         socket = self._edge.socket_for(relay.to, target)
         if socket is None:
             return self._answer(NO_SOCKET, relay.dialog.tenant)
+        if relay.charges and (refusal := self._limiter.refusal(request.method, relay.charges, name(request, relay))):
+            return self._answer(refusal, relay.dialog.tenant)
         shown = self._conceal.outer_call_id(request.call_id) if relay.dialog.renamed else request.call_id
         if not outwards:
             if seen.call_id != request.call_id:
@@ -163,6 +170,8 @@ class Flow:
         if routes.present:
             self._routes.write(self._routes.onward(routes, request.side, relay), relay.uri or request.uri)
         if not self._anchor.request(request, relay, socket):
+            if relay.charges:
+                self._limiter.release(name(request, relay))
             return self._answer(NO_MEDIA, relay.dialog.tenant)
         sealed = self._sealed(request, relay)
         self._change_for_method(request, relay, socket, sealed)
@@ -203,7 +212,7 @@ class Flow:
             return
         # It could not even be sent: the phone's connection is gone, or the instance refuses ours.
         if request.method == "BYE" or (starts and request.method == "INVITE"):
-            self._anchor.end(name(request, relay))
+            self._end(name(request, relay))
         self._answer(UNREACHABLE if relay.to is Side.SERVICE else FLOW_FAILED, relay.dialog.tenant)
 
     def _patience(self, method: str, to: Side, more: bool) -> int:
@@ -268,6 +277,8 @@ class Flow:
         method, back = sip.method(), self._edge.sockets[passage.back]
         if passage.renamed:
             sip.set_call_id(passage.renamed if passage.to is Side.SERVICE else passage.call_id)
+        if method == "BYE" and (200 <= status < 300 or status in ENDED):
+            self._end(passage.media)
         self._anchor.reply(method, status, passage, back)
         self._routes.turn(passage, back)
         if passage.unhidden:
@@ -303,7 +314,7 @@ class Flow:
         if sip.method() == "BYE":
             if silent:
                 # The dialog is over all the same (RFC 3261, 15.1.1).
-                self._anchor.end(passage.media)
+                self._end(passage.media)
             return
         if sip.is_cancelled():
             self._end_call(passage)
@@ -347,7 +358,17 @@ class Flow:
 
     def _end_call(self, passage: Passage) -> None:
         if self._sip.method() == "INVITE":
-            self._anchor.end(passage.media)
+            self._end(passage.media)
+
+    def _end(self, call: str) -> None:
+        """A call is over, or has never begun: its media and its place are free."""
+        self._anchor.end(call)
+        self._limiter.release(call)
+
+    def forgotten(self) -> None:
+        """A call that nobody has ended in hours counts no more."""
+        for each in self._sip.forgotten().split():
+            self._sip.leave(each)
 
     # --- small things --------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from sipward.decision import (
     Decision,
     Relay,
     Request,
+    charges,
 )
 from sipward.edge import Edge
 from sipward.live import Live
@@ -130,10 +131,11 @@ class Inward:
         if not targets:
             return NO_INSTANCE
         dialog = Dialog(tenant.name, request.source, targets[0], late=not request.has_sdp, media=request.media)
-        if trunk is None:
-            return Relay(Side.SERVICE, targets, dialog, uri, tenant.redirect, rule=rule)
-        dialog = dialog._replace(trunk=trunk.name, fixed=trunk.media == "fixed")
-        return Relay(Side.SERVICE, targets, dialog, uri, tenant.redirect, trunk.identity == "pass", rule)
+        charged, asserts = charges(tenant, trunk), False
+        if trunk:
+            dialog = dialog._replace(trunk=trunk.name, fixed=trunk.media == "fixed")
+            asserts = trunk.identity == "pass"
+        return Relay(Side.SERVICE, targets, dialog, uri, tenant.redirect, asserts, rule, charged)
 
     def _ordered(self, request: Request, tenant: Tenant) -> tuple[Endpoint, ...]:
         return ordered(tenant, self._user(request, tenant))

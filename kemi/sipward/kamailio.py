@@ -342,6 +342,42 @@ def has_routes() -> bool:
     return state is not None and '"ready": true' in state
 
 
+def tally(what: str) -> int:
+    """How often a thing has happened within these seconds, this time included."""
+    return KSR.htable.sht_inc("rates", what)
+
+
+def enter(name: str) -> int:
+    """One more call of a tenant or trunk; how many there are now."""
+    return KSR.htable.sht_inc("calls", name)
+
+
+def leave(name: str) -> None:
+    """One call of a tenant or trunk less."""
+    KSR.htable.sht_dec("calls", name)
+
+
+def charge(call: str, names: str) -> None:
+    """Keep whose call it is; forgotten after hours, should nobody ever end it (kamailio.cfg)."""
+    KSR.htable.sht_sets("charges", call, names)
+
+
+def charged(call: str) -> str:
+    """Whose call it is, "" when nobody counts it."""
+    return look_up("charges", call) or ""
+
+
+def discharge(call: str) -> None:
+    """Forget whose call it was."""
+    KSR.htable.sht_rm("charges", call)
+
+
+def forgotten() -> str:
+    """Whose the call was that has just been forgotten."""
+    names: str | None = KSR.pv.get("$shtrecord(value)")
+    return names or ""
+
+
 def count(why: str) -> None:
     """Add one to a counter."""
     KSR.htable.sht_inc(_COUNTERS, why)

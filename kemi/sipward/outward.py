@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from sipward.decision import FORBIDDEN, NO_TARGET, Decision, Relay, Request
+from sipward.decision import FORBIDDEN, NO_TARGET, Decision, Relay, Request, charges
 from sipward.edge import Edge
 from sipward.live import Live
 from sipward.model import Endpoint, Tenant, Trunk
@@ -26,11 +26,12 @@ class Outward:
             return self._to_trunk(request)
         tenant = self._live.named(binding.tenant)
         inner = self._instance_at(tenant, request) if tenant else None
-        if inner is None:
+        if tenant is None or inner is None:
             return FORBIDDEN
         dialog = self._dialog(request, binding.tenant, binding.flow, inner)
         own = binding.own_contact(request.uri.user)
-        return Relay(self._edge.network_of(binding.flow.host), (binding.flow,), dialog, own, asserts=True)
+        side, charged = self._edge.network_of(binding.flow.host), charges(tenant)
+        return Relay(side, (binding.flow,), dialog, own, asserts=True, charges=charged)
 
     def _to_trunk(self, request: Request) -> Decision:
         """To the first trunk of the Request-URI's host that serves the sender's tenant. The URI is the carrier's."""
@@ -57,7 +58,8 @@ class Outward:
         dialog = self._dialog(request, tenant.name, first, inner)
         dialog = dialog._replace(trunk=trunk.name, fixed=trunk.media == "fixed")
         side = self._edge.network_of(first.host)
-        return Relay(side, targets, dialog, None, tenant.redirect, tenant.identity == "pass")
+        asserts, charged = tenant.identity == "pass", charges(tenant, trunk)
+        return Relay(side, targets, dialog, None, tenant.redirect, asserts, charges=charged)
 
     def _dialog(self, request: Request, tenant: str, outer: Endpoint, inner: Endpoint) -> Dialog:
         unhidden = request.header("topos").strip() == "0"

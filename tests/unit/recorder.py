@@ -63,6 +63,7 @@ class Recorder:
         self.avps: dict[str, str] = {}
         self.table = table(ACME, GLOBEX)
         self.memory: dict[tuple[str, str], str] = {}
+        self.expired = ""
         self.counted: list[str] = []
         self.logged: list[str] = []
         self.sane = True
@@ -294,6 +295,32 @@ class Recorder:
 
     def look_up(self, table: str, key: str) -> str | None:
         return self.table.get(key) if table == TABLE else self.memory.get((table, key))
+
+    def tally(self, what: str) -> int:
+        return self._add("rates", what, 1)
+
+    def enter(self, name: str) -> int:
+        return self._add("calls", name, 1)
+
+    def leave(self, name: str) -> None:
+        self._add("calls", name, -1)
+
+    def charge(self, call: str, names: str) -> None:
+        self.memory["charges", call] = names
+
+    def charged(self, call: str) -> str:
+        return self.memory.get(("charges", call), "")
+
+    def discharge(self, call: str) -> None:
+        self.memory.pop(("charges", call), None)
+
+    def forgotten(self) -> str:
+        return self.expired
+
+    def _add(self, table: str, key: str, much: int) -> int:
+        value = int(self.memory.get((table, key), "0")) + much
+        self.memory[table, key] = str(value)
+        return value
 
     def has_routes(self) -> bool:
         return self.loaded
