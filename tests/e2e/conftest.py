@@ -248,7 +248,7 @@ def clean_wire(request: pytest.FixtureRequest) -> Iterator[None]:
     """Before each test nothing was seen; after it every scenario was waited for, and nothing inner went outside.
 
     `@pytest.mark.may_show("10.5.4.1")` lets an address pass that the outside itself wrote;
-    `@pytest.mark.may_show_in("Contact", "10.5.4.")` one that an instance wants to be seen in that header field.
+    `@pytest.mark.may_show_in("10.5.4.", "Contact")` one in header fields where an instance wants to be seen.
     """
     if "own_lab" in request.fixturenames:
         request.getfixturevalue("own_lab")  # made first, and so still there when it is looked at below
@@ -260,7 +260,9 @@ def clean_wire(request: pytest.FixtureRequest) -> Iterator[None]:
     problems: list[str] = []
     for lab in _labs:
         if "node" in lab.machines:
-            shown = {field: text for mark in request.node.iter_markers("may_show_in") for field, text in [mark.args]}
+            shown = {
+                field: mark.args[0] for mark in request.node.iter_markers("may_show_in") for field in mark.args[1:]
+            }
             leaks = lab.wire.leaks([needle for needle in INNER if needle not in allowed], shown)
             problems += [f"an inner address went outside: {leak}" for leak in leaks]
         for scenario in lab.scenarios:
@@ -288,5 +290,5 @@ def pytest_runtest_makereport(
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "may_show(text): an inner address that this test's outside side wrote itself")
-    config.addinivalue_line("markers", "may_show_in(field, text): an inner address in a header an instance wants shown")
+    config.addinivalue_line("markers", "may_show_in(text, fields): an inner address an instance wants seen there")
     config.addinivalue_line("markers", "many_tenants: with 100,000 tenants loaded")

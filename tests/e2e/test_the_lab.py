@@ -2,7 +2,7 @@
 
 import time
 
-import dns.resolver
+import dns.resolver  # noqa: TID251
 import pytest
 
 from lab.calls import expect_audio, expect_silence

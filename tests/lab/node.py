@@ -164,6 +164,11 @@ class Node:
         """All of one component's log: sipward, kamailio, rtpengine or redis."""
         return self._log(name).read_text(errors="replace")
 
+    def last_good_table(self) -> str:
+        """What a start without Redis would begin with: all of its files, as they are."""
+        files = (self.settings.state_dir.glob("*.table*"))
+        return "".join(path.read_text() for path in files)
+
     # --- routes ---------------------------------------------------------------------------------------------------
 
     def redis(self, *command: str) -> str:
