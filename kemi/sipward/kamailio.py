@@ -5,6 +5,7 @@ from binascii import crc32
 
 import KSR
 from sipward.decision import Request
+from sipward import icmp
 from sipward.model import Endpoint, Side, Socket
 from sipward.uri import Uri, parse, split_list
 
@@ -316,18 +317,25 @@ def recall(name: str) -> str:
 def media_offer(flags: str, sdp: str) -> str | None:
     """Have rtpengine take an offer; returns what it became, None when rtpengine could not."""
     KSR.pv.sets(_SDP, sdp)
-    return KSR.pv.get(_SDP) if KSR.rtpengine.rtpengine_offer(flags) > 0 else None
+    return KSR.pv.get(_SDP) if _done(KSR.rtpengine.rtpengine_offer(flags)) else None
 
 
 def media_answer(flags: str, sdp: str) -> str | None:
     """Have rtpengine take an answer; returns what it became, None when rtpengine could not."""
     KSR.pv.sets(_SDP, sdp)
-    return KSR.pv.get(_SDP) if KSR.rtpengine.rtpengine_answer(flags) > 0 else None
+    return KSR.pv.get(_SDP) if _done(KSR.rtpengine.rtpengine_answer(flags)) else None
 
 
 def media_delete(flags: str) -> bool:
     """Have rtpengine end the call; False when it did not answer."""
-    return KSR.rtpengine.rtpengine_delete(flags) > 0
+    return _done(KSR.rtpengine.rtpengine_delete(flags))
+
+
+def _done(result: int) -> bool:
+    """Whether rtpengine has done what it was told; if not, the next one is not to suffer for it."""
+    if result <= 0:
+        icmp.forget_errors()
+    return result > 0
 
 
 def look_up(table: str, key: str) -> str | None:
