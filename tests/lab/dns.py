@@ -62,7 +62,7 @@ class Dns:
         return self
 
     def stop(self) -> None:
-        """Nobody answers any more; a question finds the port closed."""
+        """Nobody answers any more."""
         process, self._process = self._process, None
         if process:
             self.machine.lab.processes.stop(process)
