@@ -240,6 +240,15 @@ class Node:
         if self.redis("DEL", key) != "0":
             self.wait_live(lambda: not self.live(live), key)
 
+    def down(self) -> dict[str, str]:
+        """Instances that calls leave out now, and why."""
+        slots = self.rpc("htable.dump", "health") or []
+        return {item["name"]: str(item["value"]) for slot in slots for item in slot["slot"]}
+
+    def forget_health(self) -> None:
+        """Take every instance for well, whatever was found."""
+        self.rpc("htable.flush", "health")
+
     def live(self, key: str) -> str:
         """What the live table says at a key; empty for nothing."""
         try:
@@ -282,6 +291,8 @@ class Node:
             "rtp": {"ports": "20000-20999"},
             "dns": {"servers": [f"{INTERNET.v4}{DNS}"]},
             "numbers": {"country_code": PLAN.country},
+            # A scenario knows what it will hear. A test of the OPTIONS to instances says how often they come.
+            "health": {"interval": 0},
         }
 
 
