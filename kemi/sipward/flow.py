@@ -171,7 +171,7 @@ class Flow:
             return self._answer(NO_MEDIA, relay.dialog.tenant)
         sealed = self._sealed(request, relay)
         self._change_for_method(request, relay, socket, sealed)
-        if outwards and target.transport != "udp":
+        if outwards and target.transport != "udp" and not relay.dialog.trunk:
             sip.only_over_open_connection()
         sip.aim(target, self._edge.index_of(socket))
         if request.method == "ACK":

@@ -60,9 +60,9 @@ class Shape(NamedTuple):
 def dialled(user: str) -> str:
     """The number in a URI's user part or a tel URI's subscriber: digits, perhaps with a leading `+`; "" for a name.
 
-    Parameters (RFC 3261, 19.1.6; RFC 3966) and visual separators fall away.
+    Parameters (RFC 3261, 19.1.6; RFC 3966), a password (25.1) and visual separators fall away.
     """
-    text = user.partition(";")[0]
+    text = user.partition(":")[0].partition(";")[0]
     if "%" in text:
         text = unquote(text)
     text = text.translate(_SEPARATORS)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from lab.agent import Agent
+from lab.agent import Agent, answered_call
 from lab.network import Lab, Machine
 from lab.node import Node
 from lab.sipp import Transport
@@ -126,6 +126,106 @@ def acme(tenant: Callable[..., Tenant], pbx: Machine) -> Tenant:
 
 
 @pytest.fixture
+def number(node: Node) -> Iterator[Callable[..., str]]:
+    """Make number rules: `number("0721405XX", tenant=acme.name)`; the rule. They go with the test."""
+    made: list[str] = []
+
+    def make(rule: str, **fields: object) -> str:
+        node.number_put(rule, fields)
+        made.append(rule)
+        return rule
+
+    yield make
+    for rule in made:
+        node.number_remove(rule)
+
+
+@pytest.fixture
+def trunk(node: Node) -> Iterator[Callable[..., str]]:
+    """Make trunks: `trunk("203.0.113.80", tenants=[acme.name])`; the trunk's name. They go with the test."""
+    made: list[str] = []
+
+    def make(*addresses: str, tenants: Sequence[str] = ("*",), name: str = "", **fields: object) -> str:
+        name = name or f"carrier{next(_numbers)}"
+        node.trunk_put(name, {"addresses": addresses, "tenants": tenants, **fields})
+        made.append(name)
+        return name
+
+    yield make
+    for name in made:
+        node.trunk_remove(name)
+
+
+@pytest.fixture
+def telco(lab: Lab) -> Machine:
+    """A carrier with two session border controllers."""
+    return lab.borders("telco", 2)
+
+
+@pytest.fixture
+def rival(lab: Lab) -> Machine:
+    """Another carrier."""
+    return lab.borders("rival")
+
+
+@pytest.fixture
+def carrier(telco: Machine) -> Iterator[Agent]:
+    """The first border of the carrier, played message by message."""
+    with Agent(telco) as agent:
+        yield agent
+
+
+@pytest.fixture
+def second_border(telco: Machine) -> Iterator[Agent]:
+    """The carrier's second border."""
+    with Agent(telco, host=telco.addresses[1]) as agent:
+        yield agent
+
+
+@pytest.fixture
+def other_carrier(rival: Machine) -> Iterator[Agent]:
+    """Another carrier, played message by message."""
+    with Agent(rival) as agent:
+        yield agent
+
+
+@pytest.fixture
+def initech(tenant: Callable[..., Tenant], lab: Lab) -> Tenant:
+    """Another tenant with an instance of its own."""
+    return tenant(lab.instance("pbx2"))
+
+
+@pytest.fixture
+def other_instance(lab: Lab) -> Iterator[Agent]:
+    """The other tenant's instance, played message by message."""
+    with Agent(lab.instance("pbx2")) as agent:
+        yield agent
+
+
+@pytest.fixture
+def control(lab: Lab, node: Node, tenant: Callable[..., Tenant], clean_wire: None) -> Iterator[None]:
+    """A legitimate call of another tenant, before and after."""
+    other = tenant(lab.instance("other-pbx"))
+
+    def call() -> None:
+        with Agent(lab.phone("control")) as caller, Agent(lab.instance("other-pbx")) as callee:
+            ours, _ = answered_call(caller, callee, f"sip:200@{other.domain}")
+            ours.hang_up(callee)
+
+    call()
+    yield
+    call()
+
+
+@pytest.fixture
+def no_media_left(node: Node) -> Iterator[None]:
+    """The test leaves no call in rtpengine."""
+    before = set(node.media_calls())
+    yield
+    assert not set(node.media_calls()) - before
+
+
+@pytest.fixture
 def transport() -> Transport:
     """The phone's transport; a test that wants another parametrizes it."""
     return "udp"
@@ -149,7 +249,8 @@ def instance(pbx: Machine) -> Iterator[Agent]:
 def clean_wire(request: pytest.FixtureRequest) -> Iterator[None]:
     """Before each test nothing was seen; after it every scenario was waited for, and nothing inner went outside.
 
-    `@pytest.mark.may_show("10.5.4.1")` lets an address pass that the outside itself wrote.
+    `@pytest.mark.may_show("10.5.4.1")` lets an address pass that the outside itself wrote;
+    `@pytest.mark.may_show_in("10.5.4.", "Contact")` one in header fields where an instance wants to be seen.
     """
     if "own_lab" in request.fixturenames:
         request.getfixturevalue("own_lab")  # made first, and so still there when it is looked at below
@@ -161,7 +262,10 @@ def clean_wire(request: pytest.FixtureRequest) -> Iterator[None]:
     problems: list[str] = []
     for lab in _labs:
         if "node" in lab.machines:
-            leaks = lab.wire.leaks([needle for needle in INNER if needle not in allowed])
+            shown = {
+                field: mark.args[0] for mark in request.node.iter_markers("may_show_in") for field in mark.args[1:]
+            }
+            leaks = lab.wire.leaks([needle for needle in INNER if needle not in allowed], shown)
             problems += [f"an inner address went outside: {leak}" for leak in leaks]
         for scenario in lab.scenarios:
             if not scenario.done:
@@ -188,4 +292,5 @@ def pytest_runtest_makereport(
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "may_show(text): an inner address that this test's outside side wrote itself")
+    config.addinivalue_line("markers", "may_show_in(text, fields): an inner address an instance wants seen there")
     config.addinivalue_line("markers", "many_tenants: with 100,000 tenants loaded")

@@ -17,6 +17,8 @@ from lab.sipp import Transport, sipp
 
 from .conftest import Tenant
 
+pytestmark = pytest.mark.usefixtures("no_media_left")
+
 TRANSPORTS = pytest.mark.parametrize("transport", ["udp", "tcp"])
 
 
@@ -47,14 +49,6 @@ def line(request: pytest.FixtureRequest, phone: Agent, instance: Agent, acme: Te
         return Line(phone, instance, f"sip:200@{acme.domain}", acme.domain)
     bound = registered(phone, instance, acme.domain)
     return Line(instance, phone, bound, acme.domain)
-
-
-@pytest.fixture(autouse=True)
-def no_media_left(node: Node) -> Iterator[None]:
-    """No test leaves a call in rtpengine."""
-    before = set(node.media_calls())
-    yield
-    assert not set(node.media_calls()) - before
 
 
 def is_ours(message: Message, hearer: Agent) -> bool:

@@ -6,17 +6,18 @@ Every attack has its control: a call of another tenant before and after it. Noth
 import re
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from lab.agent import Agent, Talk, answered_call, registered
 from lab.network import Lab
-from lab.node import Node
 from lab.packets import Address
 
 from .conftest import Tenant
+
+pytestmark = pytest.mark.usefixtures("control")
 
 METHODS = pytest.mark.parametrize("method", ["INVITE", "MESSAGE", "BYE"])
 
@@ -33,21 +34,6 @@ def victim(lab: Lab) -> Iterator[Agent]:
     """Somebody outside who would have to pay for the call."""
     with Agent(lab.carrier()) as agent:
         yield agent
-
-
-@pytest.fixture(autouse=True)
-def control(lab: Lab, node: Node, tenant: Callable[..., Tenant], clean_wire: None) -> Iterator[None]:
-    """A legitimate call of another tenant, before and after."""
-    other = tenant(lab.instance("other-pbx"))
-
-    def call() -> None:
-        with Agent(lab.phone("control")) as caller, Agent(lab.instance("other-pbx")) as callee:
-            ours, _ = answered_call(caller, callee, f"sip:200@{other.domain}")
-            ours.hang_up(callee)
-
-    call()
-    yield
-    call()
 
 
 class Watch:

@@ -2,9 +2,11 @@
 
 import time
 
+import dns.resolver  # noqa: TID251
 import pytest
 
 from lab.calls import expect_audio, expect_silence
+from lab.dns import Dns, host, naptr, srv
 from lab.eventually import PATIENCE, eventually
 from lab.network import Lab, Machine
 from lab.sipp import SippError, Transport, sipp
@@ -105,3 +107,29 @@ def test_nothing_of_a_lab_is_left(own_lab: Lab) -> None:
         eventually(lambda: sleeper.pid in other.left_behind())  # it enters its namespace by itself
     assert sleeper.poll() is not None
     assert not other.directory.exists()
+
+
+def test_a_name_server_answers_changes_hangs_and_ends(own_lab: Lab) -> None:
+    asker = own_lab.phone("asker")
+    resolver = dns.resolver.Resolver(configure=False)
+    resolver.lifetime = 0.5
+
+    def answers(kind: str, name: str) -> list[str]:
+        return asker.inside(lambda: sorted(map(str, resolver.resolve(name, kind))))
+
+    records = host("b1.telco.example", "203.0.113.80", "2001:db8:1::80"), srv("telco.example", "b1.telco.example")
+    with Dns(own_lab, records) as server:
+        resolver.nameservers = [server.address]
+        assert answers("A", "b1.telco.example") == ["203.0.113.80"]
+        assert answers("AAAA", "b1.telco.example") == ["2001:db8:1::80"]
+        assert answers("SRV", "_sip._udp.telco.example") == ["0 0 5060 b1.telco.example."]
+        with pytest.raises(dns.resolver.NXDOMAIN):
+            answers("A", "nobody.example")
+        server.change(naptr("telco.example", "_sip._udp.telco.example"))
+        assert answers("NAPTR", "telco.example") == ['10 50 "s" "SIP+D2U" "" _sip._udp.telco.example.']
+        assert server.queries == ["NAPTR telco.example"]
+        with server.hung(), pytest.raises(dns.resolver.LifetimeTimeout):
+            answers("NAPTR", "telco.example")
+        server.stop()
+        with pytest.raises(dns.resolver.LifetimeTimeout):
+            answers("NAPTR", "telco.example")

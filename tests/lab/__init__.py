@@ -15,6 +15,7 @@ probe       single requests and answers, asked often or timed
 audio       a sound that can be heard in a packet count: generated, never silence
 node        a Sipward node on one of the machines
 redis       a Redis elsewhere, and a hand that writes into one
+dns         a DNS server with carriers' names, that can hang
 asterisk    a real PBX as an instance
 baresip     a real phone
 ladder      a call drawn as arrows between lifelines

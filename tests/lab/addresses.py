@@ -34,8 +34,12 @@ CARRIER = 20
 PHONES = 30
 RESTRICTED_NAT = 40
 SYMMETRIC_NAT = 41
+DNS = 53
 ATTACKER = 66
+BORDERS = 80
+"""The first of the carriers' session border controllers; 80 to 95 make a network of their own: BORDER_NETWORK."""
 GATEWAY = 1
+BORDER_NETWORK = f"{INTERNET.v4}{BORDERS}/28"
 LAN_PHONES = 20
 INSTANCES = 11
 

@@ -24,7 +24,8 @@ _ROUTE = re.compile(r"<[^>]+>[^,<]*")
 class Agent:
     """One socket of a machine that speaks SIP to the node. A context manager.
 
-    Over TCP it connects with its first message. `to` is the node as this machine sees it, unless it is named.
+    Over TCP it connects with its first message. `to` is the node as this machine sees it, unless it is named; `host` is
+    the one of the machine's addresses to use, its first unless it is named.
     """
 
     def __init__(
@@ -35,10 +36,12 @@ class Agent:
         ipv6: bool = False,
         port: int | None = None,
         to: Address | None = None,
+        host: str = "",
     ) -> None:
         self.machine = machine
         self.transport = transport
-        self.host = machine.address6 if ipv6 else machine.address
+        self.host = host or (machine.address6 if ipv6 else machine.address)
+        ipv6 = ":" in self.host
         self.node = to or Address(machine.lab.edge(machine, ipv6=ipv6), 5060)
         self._early: list[Message] = []
         self._probes: list[Message] = []
@@ -104,13 +107,15 @@ class Agent:
         call_id: str = "",
         routes: Sequence[str] = (),
         contact: str = "",
+        to: str = "",
+        tag: str = "",
     ) -> "Talk":
-        """Send a request outside a dialog; the talk that may come of it."""
+        """Send a request outside a dialog; the talk that may come of it. `to`: the URI in To, if it is another one."""
         number = next(_numbers)
         talk = Talk(
             self,
-            local=f"<sip:{user}@{domain}>;tag=l{number}",
-            remote=f"<{uri.partition(';')[0]}>",
+            local=f"<sip:{user}@{domain}>;tag={tag or f'l{number}'}",
+            remote=f"<{to or uri.partition(';')[0]}>",
             call_id=call_id or f"{number}-{time.time_ns():x}",
             target=uri,
             routes=list(routes),
@@ -260,6 +265,26 @@ class Agent:
         )
 
 
+class Listener(Agent):
+    """An agent that the node connects to over TCP: a carrier or a PBX. It speaks on the first connection that comes."""
+
+    def __init__(self, machine: Machine, *, host: str = "", port: int | None = None) -> None:
+        super().__init__(machine, "tcp", host=host, port=machine.sip_port if port is None else port)
+        self._waiting = self.socket
+        self._waiting.listen()
+
+    def __exit__(self, *error: object) -> None:
+        self._waiting.close()
+        super().__exit__(*error)
+
+    def _hear(self, timeout: float) -> Message:
+        if not self._connected:
+            self._waiting.settimeout(timeout)
+            self.socket = self._waiting.accept()[0]
+            self._connected = True
+        return super()._hear(timeout)
+
+
 @dataclass
 class Talk:
     """A dialog, or what may become one, as one agent keeps it (RFC 3261, 12): tags, route set, remote target."""
@@ -354,6 +379,28 @@ def answered_call(
     ours.learn(caller.expect(200)).ack()
     callee.expect("ACK")
     return ours, theirs
+
+
+def busy_call(
+    caller: Agent, callee: Agent, uri: str, *, headers: Sequence[str] = (), to: str = "", routes: Sequence[str] = ()
+) -> Message:
+    """A call that the callee refuses as busy: the INVITE as it arrived there."""
+    caller.begin("INVITE", uri, headers=headers, body=caller.sdp(), to=to, routes=routes)
+    invite = callee.expect("INVITE")
+    callee.reply(invite, 486, tag="busy")
+    callee.expect("ACK")
+    caller.acknowledge(caller.expect(486))
+    return invite
+
+
+def refused_call(
+    caller: Agent, uri: str, status: int, *, headers: Sequence[str] = (), to: str = "", routes: Sequence[str] = ()
+) -> Message:
+    """A call that the node refuses: its answer."""
+    caller.begin("INVITE", uri, headers=headers, body=caller.sdp(), to=to, routes=routes)
+    answer = caller.expect(status)
+    caller.acknowledge(answer)
+    return answer
 
 
 def registered(phone: Agent, registrar: Agent, domain: str, user: str = "alice", contact: str = "") -> str:

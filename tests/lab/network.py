@@ -212,6 +212,24 @@ class Lab:
         """A carrier's machine on the Internet."""
         return self._outsider(name, "carrier", addresses.CARRIER)
 
+    def borders(self, name: str, count: int = 1) -> Machine:
+        """A carrier with so many session border controllers: one machine, with an IPv4 and an IPv6 address for each."""
+        if name in self.machines:
+            return self.machines[name]
+        numbers = [self._number("border", addresses.BORDERS) for _ in range(count)]
+        hosts = [INTERNET.host(number) for number in numbers]
+        here = tuple(host[0] for host in hosts) + tuple(host[1] for host in hosts)
+        return self._machine(name, self._internet(), here)
+
+    def name_server(self) -> Machine:
+        """Where the DNS server of the Internet runs: on no cable of its own, so it is not tapped."""
+        if "dns" not in self.machines:
+            space, _, bridge = self._internet().partition("/")
+            address = f"{INTERNET.v4}{addresses.DNS}"
+            self._configure(space, bridge, address)
+            self.machines["dns"] = Machine("dns", space, (address,), self, ())
+        return self.machines["dns"]
+
     def attacker(self, name: str = "attacker") -> Machine:
         """Somebody on the Internet who should not get anywhere."""
         return self._outsider(name, "attacker", addresses.ATTACKER)
@@ -268,9 +286,11 @@ class Lab:
             self.wire.tap(machine.name, cable, machine.inside)
 
     def _host(self, name: str, bridge: str, segment: Segment, number: int, gateway: str = "") -> Machine:
+        return self._machine(name, bridge, segment.host(number), gateway)
+
+    def _machine(self, name: str, bridge: str, here: tuple[str, ...], gateway: str = "") -> Machine:
         space = self._namespace(name)
         self._cable(space, "eth0", bridge)
-        here = segment.host(number)
         self._configure(space, "eth0", *here, gateway=gateway)
         machine = Machine(name, space, here, self)
         self._add(machine)

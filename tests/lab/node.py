@@ -12,16 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from lab.addresses import GATEWAY, INTERNET, LOCAL, NODE, SERVICE, SITE
+from lab.addresses import DNS, GATEWAY, INTERNET, LOCAL, NODE, SERVICE, SITE
 from lab.eventually import PATIENCE
 from lab.network import Lab, Machine, Place
 from lab.processes import Process
+from sipward import live, numbers, rpc
 from sipward import node as product
-from sipward import rpc
+from sipward.live import decode_trunk, trunk_key
 from sipward.settings import Settings, load
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FQDN = "edge.example.net"
+PLAN = numbers.Plan(country="39")
+"""Numbers are dialled as in Italy."""
 _LOGS = ("sipward", "kamailio", "rtpengine", "redis")
 
 type Table = Mapping[str, object]
@@ -162,6 +165,10 @@ class Node:
         """All of one component's log: sipward, kamailio, rtpengine or redis."""
         return self._log(name).read_text(errors="replace")
 
+    def last_good_table(self) -> str:
+        """What a start without Redis would begin with: all of its files, as they are."""
+        return "".join(path.read_text() for path in (self.state_dir / "table").glob("*.jsonl"))
+
     # --- routes ---------------------------------------------------------------------------------------------------
 
     def redis(self, *command: str) -> str:
@@ -201,6 +208,38 @@ class Node:
         self.redis("DEL", f"sipward:tenant:{name}")
         self.wait_live(lambda: not any(map(self.live, _domains(json.loads(text)))), name)
 
+    # --- numbers and trunks ---------------------------------------------------------------------------------------
+
+    def number_put(self, rule: str, value: Table) -> None:
+        """Write a number's value by hand and wait until the live table has it. `rule` may end in `@TRUNK`."""
+        self._put_value(f"sipward:number:{rule}", value, number_key(rule))
+
+    def number_remove(self, rule: str) -> None:
+        """Delete a number by hand and wait until it leads nowhere."""
+        self._remove_value(f"sipward:number:{rule}", number_key(rule))
+
+    def trunk_put(self, name: str, value: Table) -> None:
+        """Write a trunk's value by hand and wait until the live table has it; its names may be looked up later."""
+        self._put_value(f"sipward:trunk:{name}", value, trunk_key(name))
+
+    def trunk_remove(self, name: str) -> None:
+        """Delete a trunk by hand and wait until it is gone."""
+        self._remove_value(f"sipward:trunk:{name}", trunk_key(name))
+
+    def targets(self, trunk: str) -> list[str]:
+        """Where calls to a trunk go now, in the order of trying: `udp:203.0.113.80:5060`."""
+        entry = self.live(trunk_key(trunk))
+        return list(map(str, decode_trunk(entry).targets)) if entry else []
+
+    def _put_value(self, key: str, value: Table, live: str) -> None:
+        before = self.live(live)
+        self.redis("SET", key, json.dumps(value))
+        self.wait_live(lambda: self.live(live) != before, key)
+
+    def _remove_value(self, key: str, live: str) -> None:
+        if self.redis("DEL", key) != "0":
+            self.wait_live(lambda: not self.live(live), key)
+
     def down(self) -> dict[str, str]:
         """Instances that calls leave out now, and why."""
         slots = self.rpc("htable.dump", "health") or []
@@ -218,11 +257,11 @@ class Node:
             return ""
 
     def wait_live(self, condition: Callable[[], bool], name: str) -> None:
-        """Wait until an edit of a tenant shows in the live table."""
+        """Wait until an edit shows in the live table."""
         deadline = time.monotonic() + PATIENCE
         while not condition():
             if time.monotonic() > deadline:
-                raise RuntimeError(f"the edit of tenant {name} is not live: {self.status()}\n{self.log_tail()}")
+                raise RuntimeError(f"the edit of {name} is not live: {self.status()}\n{self.log_tail()}")
             time.sleep(0.002)
 
     # --- files ----------------------------------------------------------------------------------------------------
@@ -250,6 +289,8 @@ class Node:
                 "local_networks": [f"{LOCAL.v4}0/24"],
             },
             "rtp": {"ports": "20000-20999"},
+            "dns": {"servers": [f"{INTERNET.v4}{DNS}"]},
+            "numbers": {"country_code": PLAN.country},
             # A scenario knows what it will hear. A test of the OPTIONS to instances says how often they come.
             "health": {"interval": 0},
         }
@@ -266,6 +307,12 @@ def _instance(instance: Machine | str | Table) -> Table:
             return {"uri": f"sip:{instance.address}:{instance.sip_port}"}
         case _:
             return instance
+
+
+def number_key(rule: str) -> str:
+    """The live table's key of a rule as it is written in Redis."""
+    number, _, trunk = rule.partition("@")
+    return live.number_key(numbers.canonical(number, PLAN), trunk)
 
 
 def _domains(value: Table) -> list[str]:

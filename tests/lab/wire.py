@@ -14,7 +14,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -207,12 +207,24 @@ class Wire:
             self._catch_up()
             return [(here, there) for name, way, here, there in self._attempts if (name, way) == (machine, direction)]
 
-    def leaks(self, needles: Sequence[str], *, machine: str = "node", interface: str = "eth0") -> list[str]:
-        """Every needle found in what left by this interface, with its lines. Empty is what promise 4 asks for."""
+    def leaks(
+        self, needles: Sequence[str], shown: Mapping[str, str] | None = None, *, machine: str = "node",
+        interface: str = "eth0",
+    ) -> list[str]:  # fmt: skip
+        """Every needle found in what left by this interface, with its lines. Empty is what promise 4 asks for.
+
+        `shown`: needles that header fields of one name may have, by the name.
+        """
         wanted = [needle.encode() for needle in needles]
+        shown = shown or {}
+
+        def is_leak(line: bytes) -> bool:
+            field = line.partition(b":")[0].decode(errors="replace")
+            return any(needle in line and needle != shown.get(field, "").encode() for needle in wanted)
+
         found: list[str] = []
         for sent in self.sent(machine, interface):
-            lines = [line for line in sent.data.splitlines() if any(needle in line for needle in wanted)]
+            lines = [line for line in sent.data.splitlines() if is_leak(line)]
             if lines:
                 first = sent.data.partition(b"\r\n")[0].decode(errors="replace")
                 text = "".join(f"\n    {line.decode(errors='replace')}" for line in lines)
