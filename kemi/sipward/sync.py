@@ -23,7 +23,7 @@ from sipward.resolver import LookUp, Resolver
 from sipward.routes import Routes
 from sipward.rules import Rules
 from sipward.settings import Settings
-from sipward.snapshot import SnapshotError, Writer
+from sipward.snapshot import Snapshot, SnapshotError, Writer
 from sipward.store import Accepted, Changed, Complete, Event, Found, Health, Listed, key, watch
 
 # Kamailio's RPC answers with a datagram.
@@ -63,15 +63,13 @@ class Sync:
 
     def start(self) -> None:
         """Route by the last good table before anything is asked of Redis."""
-        for kind, writer in self._writers.items():
-            try:
-                last = snapshot.load(writer.path)
-            except SnapshotError as error:
-                self._trouble = str(error)
-                continue
-            if last is not None:
-                self._put(self._routes.resume(kind, last))
-                self._is_ready |= kind is Kind.TENANT
+        gc.disable()
+        tables = {kind: last for kind in Kind if (last := self._last(kind)) is not None}
+        self._loading = sum(len(last.lines) for last in tables.values())
+        self._publish()
+        for kind, last in tables.items():
+            self._put(self._routes.resume(kind, last))
+        self._is_ready, self._loading, self._is_stale = Kind.TENANT in tables, 0, True
         self._settle()
         self._publish()
 
@@ -99,9 +97,17 @@ class Sync:
         for writer in self._writers.values():
             writer.close()
 
+    def _last(self, kind: Kind) -> Snapshot | None:
+        try:
+            return snapshot.load(self._writers[kind].path)
+        except SnapshotError as error:
+            self._trouble = str(error)
+            return None
+
     def _handle(self, event: Event) -> None:
         match event:
             case Listed(names, accepted):
+                gc.disable()
                 self._loading = sum(map(len, names.values()))
                 self._routes.expect(names, accepted)
             case Found(kind, values):
@@ -131,10 +137,10 @@ class Sync:
         self._put(changes)
 
     def _settle(self) -> None:
-        """What was loaded stays: the collector of garbage need not look at it again, which takes it a second."""
+        """End a load. What it made stays: the collector of garbage need not look at all of it, now or ever."""
         self._resolver.want(self._routes.asked)
-        gc.collect()
         gc.freeze()
+        gc.enable()
 
     def _put(self, changes: Iterable[Change]) -> None:
         """Write into shared memory, in order. What fails is owed, and tried again with the next event."""

@@ -564,6 +564,78 @@ def test_an_edit_among_a_hundred_thousand_tenants_is_live_within_milliseconds(ow
     )
 
 
+NUMBERS = 1_000_000
+TRUNKS = 1000
+
+
+def all_of_it() -> Iterator[tuple[str, str, str]]:
+    """Commands for 100,000 tenants with two instances each, a million numbers and a thousand trunks."""
+    for n in range(MANY):
+        hosts = (f"10.{64 + (one >> 16)}.{one >> 8 & 255}.{one & 255}" for one in (2 * n, 2 * n + 1))
+        yield "SET", f"sipward:tenant:t{n}", value(f"t{n}.example", *(f"sip:{host}" for host in hosts))
+    for n in range(NUMBERS):
+        yield "SET", f"sipward:number:+39072{n:07}", json.dumps({"tenant": f"t{n // 10}"})
+    for n in range(TRUNKS):
+        addresses = [f"198.51.{n >> 8}.{n & 255}", f"192.0.{n >> 8}.{n & 255}:5070"]
+        yield "SET", f"sipward:trunk:c{n}", json.dumps({"addresses": addresses, "tenants": [f"t{n}"]})
+
+
+@pytest.mark.soak
+@pytest.mark.many_tenants
+@pytest.mark.timeout(900)
+def test_a_node_with_a_million_numbers_starts_in_time_and_follows_edits(own_lab: Lab) -> None:
+    node = Node(own_lab)
+    with Redis(node.machine) as redis, Hand(redis.socket) as hand:
+        networks = {"service_networks": ["10.5.4.0/24", "10.64.0.0/10"]}
+        node = Node(own_lab, settings={"redis": {"url": redis.url}, "network": networks})
+        filled = seconds_taken(lambda: hand.pipeline(all_of_it()))
+        from_redis = seconds_taken(lambda: node.start(within=120.0))
+        expect_all(node)
+        shown = measure_edits(node, hand, "t50000", "t50000.example")
+        numbered = measure_numbers(node, hand)
+        shared = describe_memory(node)
+        sizes = [node.settings.table_file(kind) for kind in ("tenant", "number", "trunk")]
+        eventually(lambda: all(path.exists() for path in sizes), 60.0)
+        memory = describe_memory(node)
+        assert node.stop() == 0
+        beside = seconds_taken(lambda: node.start(within=60.0))
+        assert node.status()["components"]["routes"]["loading"]
+        loading = measure_numbers(node, hand)
+        assert node.status()["components"]["routes"]["loading"]
+        loaded = seconds_until(lambda: not node.status()["components"]["routes"]["loading"], within=120.0)
+        assert node.stop() == 0
+    from_disk = seconds_taken(lambda: node.start(within=60.0))
+    expect_all(node)
+    assert node.status()["components"]["redis"]["state"] == "degraded"
+    assert node.stop() == 0
+    print(
+        f"\n{MANY} tenants, {2 * MANY} instances, {NUMBERS} numbers, {TRUNKS} trunks: written in {filled:.1f} s; "
+        f"start from Redis {from_redis:.1f} s, from the last good table {from_disk:.1f} s (beside Redis {beside:.1f} s,"
+        f" in step {loaded:.1f} s later)\n"
+        f"{shared}; then {memory}; on disk {[path.stat().st_size >> 20 for path in sizes]} MB\n"
+        f"edit of a tenant live: {percentiles(shown)}; of a number: {percentiles(numbered)}; of a number while all is "
+        f"being read: {percentiles(loading)}"
+    )
+
+
+def expect_all(node: Node) -> None:
+    routes = node.status()["components"]["routes"]
+    assert (routes["tenants"], routes["numbers"], routes["trunks"]) == (MANY, NUMBERS, TRUNKS), routes
+    assert node.live("#+390720999999") == "@t99999"
+    assert node.live("%udp:198.51.3.231/32") == "c999"
+
+
+def measure_numbers(node: Node, hand: Hand, count: int = 200) -> list[float]:
+    """Seconds from a SET of a number to its entry in the live table."""
+    found = []
+    for n in range(count):
+        start = time.monotonic()
+        assert hand.call("SET", "sipward:number:+390720500000", json.dumps({"tenant": f"e{n}"})) == "+OK"
+        eventually(lambda: node.live("#+390720500000") == f"@e{n}", LIVE_WITHIN, f"edit {n}")  # noqa: B023
+        found.append(time.monotonic() - start)
+    return found
+
+
 def is_on_disk(node: Node, entry: str) -> bool:
     path = node.settings.table_file("tenant")
     # Some 30 MB: not read at every question.
