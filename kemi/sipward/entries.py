@@ -34,6 +34,8 @@ class Lists:
     def __init__(self) -> None:
         """Start with none."""
         self._names: dict[str, list[str]] = {}
+        self.changes = 0
+        """How often a name was listed, or no more."""
 
     def __iter__(self) -> Iterator[str]:
         """The keys that anyone has."""
@@ -46,11 +48,13 @@ class Lists:
     def add(self, keys: Iterable[str], name: str) -> None:
         """List a name at keys."""
         for key in keys:
+            self.changes += 1
             insort(self._names.setdefault(key, []), name)
 
     def drop(self, keys: Iterable[str], name: str) -> None:
         """List a name at keys no more."""
         for key in keys:
+            self.changes += 1
             names = self._names[key]
             del names[bisect_left(names, name)]
             if not names:

@@ -20,7 +20,7 @@ from sipward.settings import Settings, SettingsError
 from sipward.store import key, taken_by
 from sipward.supervisor import Component, StartError, Supervisor
 
-SHARED_MEMORY = 2048
+SHARED_MEMORY = 1024
 """MB that Kamailio may use for routes, transactions and connections; taken from the machine only as it is used."""
 PRIVATE_MEMORY = 16
 """MB of each Kamailio process."""

@@ -48,9 +48,9 @@ class Routes:
         )
 
     @property
-    def asked(self) -> set[Name]:
+    def asked(self) -> frozenset[Name]:
         """The host names that trunks depend on."""
-        return set(map(Name.parse, self.keepers[Kind.TRUNK].asked))
+        return frozenset(map(Name.parse, self.keepers[Kind.TRUNK].asked))
 
     @property
     def withheld(self) -> int:

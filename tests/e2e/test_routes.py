@@ -599,7 +599,7 @@ def test_a_node_with_a_million_numbers_starts_in_time_and_follows_edits(own_lab:
         memory = describe_memory(node)
         assert node.stop() == 0
         beside = seconds_taken(lambda: node.start(within=60.0))
-        assert node.status()["components"]["routes"]["loading"]
+        eventually(lambda: node.status()["components"]["routes"]["loading"], 20.0, "all is being read")
         loading = measure_numbers(node, hand)
         assert node.status()["components"]["routes"]["loading"]
         loaded = seconds_until(lambda: not node.status()["components"]["routes"]["loading"], within=120.0)

@@ -98,7 +98,7 @@ def look_up(
             "udp:198.51.100.3:5062", "udp:[2001:db8:9::3]:5062",
         ]),
         (
-            HOSTS | {"_sip._udp.c.example SRV": ["1 0 5061 x.example.", "2 0 5062 a.c.example."], "x.example A": "late"},
+            HOSTS | {"_sip._udp.c.example SRV": ["1 0 5061 x.example.", "2 0 5062 a.c.example."], "x.example A": "no"},
             "udp:c.example",
             ["udp:198.51.100.1:5062", "udp:198.51.100.2:5062"],
         ),
