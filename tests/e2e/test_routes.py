@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab.calls import expect_audio
 from lab.eventually import eventually, seconds_until
+from lab.names import NameServer
 from lab.network import Lab, Machine
 from lab.node import Node
 from lab.probe import Answerer, Asker
@@ -522,6 +524,89 @@ def test_a_change_of_the_service_networks_ends_what_they_no_longer_allow(own_lab
             assert bob.status("sip:acme.example") == 404
             rejected = node.status()["components"]["routes"]["rejected"]
             assert "must be inside network.service_networks" in rejected["sipward:tenant:acme"]
+
+
+# --- numbers and trunks -------------------------------------------------------------------------------------------
+
+
+def routes_of(node: Node) -> dict[str, Any]:
+    found: dict[str, Any] = node.status()["components"]["routes"]
+    return found
+
+
+def test_numbers_and_trunks_written_by_hand_are_live_and_counted_and_bad_ones_are_named(
+    node: Node, hand: Hand, acme: Tenant, pbx: Machine
+) -> None:
+    block, own, carrier = "sipward:number:+390721405XX", "sipward:number:100@carrier", "sipward:trunk:carrier"
+    instances = [{"uri": uri(pbx)}]
+    hand.pipeline(
+        [
+            ("SET", block, json.dumps({"tenant": acme.name})),
+            ("SET", own, json.dumps({"instances": instances, "exact": True})),
+            ("SET", carrier, json.dumps({"addresses": ["198.51.100.0/24", "192.0.2.7:5070"], "tenants": [acme.name]})),
+        ]
+    )
+    eventually(lambda: (routes_of(node)["numbers"], routes_of(node)["trunks"]) == (2, 1), LIVE_WITHIN)
+    assert node.live("#+390721405XX") == f"@{acme.name}"
+    assert node.live("#100@carrier") == "=@#100@carrier"
+    assert pbx.address in node.live("@#100@carrier")
+    assert {"#100@carrier", acme.name} <= set(node.live(f"^{pbx.address}").split())
+    assert node.live("%udp:198.51.100.0/24") == node.live(">192.0.2.7") == "carrier"
+    assert '["udp","192.0.2.7",5070]' in node.live("%carrier")
+    assert "2 numbers, 1 trunks" in node.sipward("status").output
+    hand.pipeline(
+        [
+            ("SET", block, json.dumps({"tenant": "A"})),
+            ("SET", "sipward:number:07-21", json.dumps({"tenant": acme.name})),
+            ("SET", carrier, json.dumps({"addresses": [pbx.address], "tenants": ["*"]})),
+        ]
+    )
+    eventually(lambda: routes_of(node)["rejected_total"] == 3, LIVE_WITHIN)
+    rejected = routes_of(node)["rejected"]
+    assert "must be a tenant's name" in rejected[block]
+    assert "must be 1 to 32 digits or X" in rejected["sipward:number:07-21"]
+    assert "must not reach into network.service_networks" in rejected[carrier]
+    assert f"not used: {carrier}: " in node.sipward("status").output
+    assert node.live("#+390721405XX") == f"@{acme.name}"
+    assert '["udp","192.0.2.7",5070]' in node.live("%carrier")
+    assert hand.call("DEL", block, own, carrier, "sipward:number:07-21") == ":4"
+    eventually(lambda: not routes_of(node)["numbers"] and not routes_of(node)["rejected_total"], LIVE_WITHIN)
+    assert node.live(f"^{pbx.address}") == acme.name
+    assert not any(map(node.live, ("#+390721405XX", "@#100@carrier", "%carrier", "%udp:198.51.100.0/24", ">192.0.2.7")))
+
+
+def test_a_trunk_leads_where_the_dns_says_and_on_when_it_is_silent(own_lab: Lab) -> None:
+    records = {
+        "sip.carrier.example NAPTR": ['10 10 "s" "SIP+D2U" "" _sip._udp.carrier.example.'],
+        "_sip._udp.carrier.example SRV": ["2 0 5062 b.carrier.example.", "1 0 5061 a.carrier.example."],
+        "a.carrier.example A": ["198.51.100.61"],
+        "b.carrier.example A": ["198.51.100.62"],
+    }
+    first = '[["udp","198.51.100.61",5061],["udp","198.51.100.62",5062]]'
+    then = '[["udp","198.51.100.63",5061],["udp","198.51.100.62",5062]]'
+    host = own_lab.carrier()
+    with NameServer(host, records) as names:
+        with Node(own_lab, settings={"dns": {"servers": [host.address]}}) as node:
+            said = json.dumps({"addresses": ["sip.carrier.example"], "tenants": ["*"]})
+            assert node.redis("SET", "sipward:trunk:carrier", said) == "OK"
+            eventually(lambda: first in node.live("%carrier"), 10.0, "the name is resolved")
+            assert node.live("%udp:198.51.100.61/32") == node.live(">sip.carrier.example") == "carrier"
+            names.records["a.carrier.example A"] = ["198.51.100.63"]
+            eventually(lambda: then in node.live("%carrier"), 15.0, "the other answer is live")
+            assert not node.live("%udp:198.51.100.61/32")
+            names.records["a.carrier.example A"] = ["10.5.4.11"]
+            names.records["b.carrier.example A"] = ["127.0.0.1"]
+            eventually(
+                lambda: "must not reach into" in routes_of(node)["unresolved"].get("sip.carrier.example", ""), 15.0
+            )
+            assert then in node.live("%carrier")
+            names.is_silent = True
+            silent = "the DNS does not answer in time; the last answer goes on"
+            eventually(lambda: routes_of(node)["unresolved"].get("sip.carrier.example") == silent, 30.0)
+            assert "not resolved: sip.carrier.example: the DNS" in node.sipward("status").output
+            assert node.status()["ready"] is True
+        with Node(own_lab, settings={"dns": {"servers": [host.address]}}) as node:
+            assert then in node.live("%carrier")
 
 
 # --- many ---------------------------------------------------------------------------------------------------------
