@@ -85,7 +85,7 @@ def _taken(settings: Settings, record: Record) -> str:
         if record.kind is Kind.TENANT and (owner := live.decode(there).name) != record.name:
             return taken_by(record.kind, claim, owner)
         if record.kind is Kind.NUMBER and there != entry:
-            return taken_by(record.kind, claim, "of another spelling")
+            return taken_by(record.kind, claim, "in another spelling")
     return ""
 
 
