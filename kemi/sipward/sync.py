@@ -112,6 +112,7 @@ class Sync:
                 gc.disable()
                 self._is_complete = False
                 self._loading = sum(map(len, names.values()))
+                self._redis = "its values are being read"
                 self._routes.expect(names, accepted)
             case Found(kind, values):
                 # What was gone again when it was read is told as a change.
@@ -128,6 +129,8 @@ class Sync:
                 self._take(self._routes.accept())
             case Health(complaint):
                 self._redis = complaint
+                # A load may have been broken off.
+                gc.enable()
         if news := self._resolver.news():
             self._take(self._routes.remake(news))
         self._publish()

@@ -16,12 +16,12 @@ OWN = (ip_address("203.0.113.10"), ip_address("2001:db8::10"))
 NAPTR = {
     "c.example NAPTR": [
         '50 10 "s" "SIPS+D2T" "" _sips._tcp.c.example.',
-        '20 20 "s" "SIP+D2U" "" second._udp.c.example.',
-        '20 10 "s" "sip+d2u" "" first._udp.c.example.',
+        '20 20 "s" "SIP+D2U" "" aa._udp.c.example.',
+        '20 10 "s" "sip+d2u" "" zz._udp.c.example.',
         '10 10 "s" "SIP+D2T" "" _sip._tcp.c.example.',
     ],
-    "first._udp.c.example SRV": ["1 0 5062 a.c.example."],
-    "second._udp.c.example SRV": ["1 0 5063 b.c.example."],
+    "zz._udp.c.example SRV": ["1 0 5062 a.c.example."],
+    "aa._udp.c.example SRV": ["1 0 5063 b.c.example."],
     "_sip._udp.c.example SRV": ["1 0 5064 b.c.example."],
     "_sip._tcp.c.example SRV": ["1 0 5065 b.c.example."],
 }
