@@ -381,6 +381,25 @@ def test_a_table_made_by_another_version_is_made_anew() -> None:
     assert resumed.take(again.resume(T, Snapshot("another version", lines))) == table.names
 
 
+@pytest.mark.parametrize(
+    ("left", "changes"),
+    [({}, True), (many(10), False), ({**many(10), "t00": b"{"}, False), ({**many(10), "t00": value("new.org")}, True)],
+)
+def test_a_table_is_to_be_kept_anew_only_when_it_has_changed(left: dict[str, bytes], changes: bool) -> None:
+    routes, _ = running(many(10))
+    assert routes.keepers[T].has_changed
+    routes.snapshot(T)
+    load(routes, left)
+    assert routes.keepers[T].has_changed is changes
+
+
+def test_a_resumed_table_is_not_to_be_kept_anew_unless_it_was_made_anew() -> None:
+    routes, _ = running(many(3))
+    for again, changes in ((Routes(RULES), False), (Routes(OTHER_RULES), True)):
+        again.resume(T, routes.snapshot(T))
+        assert again.keepers[T].has_changed is changes
+
+
 # Numbers and trunks
 
 
