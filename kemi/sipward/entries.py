@@ -118,10 +118,11 @@ class Entries:
         self._lists.drop(row.shares, row.member)
         self._count(row, -1)
 
-    def changes(self, hold: bool = False) -> list[Change]:
+    def changes(self, hold: bool = False, let_go: bool = False) -> list[Change]:
         """What to write, in order. `hold`: keep back what goes, for it may come back with the rest of a load.
 
-        What others point at is set first and removed last; what is known of the whole is never less than what is there.
+        `let_go`: the load is over. What others point at is set first and removed last; what is known of the whole is
+        never less than what is there.
         """
         lists = self._changed_lists()
         gone = {key: None for key, text in self._changed.items() if text is None}
@@ -135,11 +136,12 @@ class Entries:
         for change in listed:
             self._held.pop(change.key, None)
         if hold:
-            self._held |= gone
-            return [*grown, *own, *claimed, *listed]
-        gone, self._held = self._held | gone, {}
+            self._held, gone = self._held | gone, {}
+        elif let_go:
+            self._held, gone = {}, self._held | gone
         removed = [Remove(key) for key in sorted(gone, key=_is_own)]
-        shrunk = [change for aspect in self._aspects.values() for change in aspect.shrunk()]
+        # What is held is still there to be found.
+        shrunk = [change for aspect in self._aspects.values() for change in aspect.shrunk()] if not self._held else []
         return [*grown, *own, *claimed, *listed, *removed, *shrunk]
 
     def _remember(self, row: Row) -> None:

@@ -574,8 +574,20 @@ def test_in_a_load_what_moves_between_its_parts_is_never_missing() -> None:
     routes, memory = whole({T: {"a": value("a.org"), "z": value("z.org")}})
     routes.expect({T: {"a", "z"}})
     assert memory.take(routes.find(T, {"a": value("new.org")}))["a.org"]
+    assert memory.take(routes.edit({Kind.NUMBER: {"1": number("a")}}))["a.org"]
+    assert "#1" not in memory.take(routes.edit({Kind.NUMBER: {"1": None}}))
     assert memory.take(routes.find(T, {"z": value("a.org")}))["a.org"] == whose(memory, "z")
     assert memory.take(routes.complete()).keys() == {"@a", "@z", "new.org", "a.org", "^10.5.4.1"}
+
+
+def test_in_a_load_what_is_still_there_is_still_found() -> None:
+    routes, memory = whole({Kind.TRUNK: {"carrier": trunk("198.51.100.0/24")}})
+    routes.expect({Kind.TRUNK: {"carrier"}})
+    memory.take(routes.find(Kind.TRUNK, {"carrier": trunk("192.0.2.1")}))
+    memory.take(routes.edit({Kind.NUMBER: {"1": number("a")}}))
+    assert memory.tables[live_table.STATE]["prefixes"] == "32 24"
+    memory.take(routes.complete())
+    assert memory.tables[live_table.STATE]["prefixes"] == "32"
 
 
 def test_in_a_load_an_edit_counts_at_once() -> None:
