@@ -675,7 +675,7 @@ def test_a_node_with_a_million_numbers_starts_in_time_and_follows_edits(own_lab:
         networks = {"service_networks": ["10.5.4.0/24", "10.64.0.0/10"]}
         node = Node(own_lab, settings={"redis": {"url": redis.url}, "network": networks})
         filled = seconds_taken(lambda: hand.pipeline(all_of_it()))
-        from_redis = seconds_taken(lambda: node.start(within=120.0))
+        from_redis = seconds_taken(lambda: node.start(within=240.0))
         cpu_redis = cpu_of_sync(node)
         expect_all(node)
         shown = measure_edits(node, hand, "t50000", "t50000.example")
@@ -685,13 +685,13 @@ def test_a_node_with_a_million_numbers_starts_in_time_and_follows_edits(own_lab:
         eventually(lambda: all(path.exists() for path in sizes), 60.0)
         memory = describe_memory(node)
         assert node.stop() == 0
-        beside = seconds_taken(lambda: node.start(within=60.0))
+        beside = seconds_taken(lambda: node.start(within=120.0))
         eventually(lambda: node.status()["components"]["routes"]["loading"], 20.0, "all is being read")
         loading = measure_numbers(node, hand)
         assert node.status()["components"]["routes"]["loading"]
         loaded = seconds_until(lambda: not node.status()["components"]["routes"]["loading"], within=120.0)
         assert node.stop() == 0
-    from_disk = seconds_taken(lambda: node.start(within=60.0))
+    from_disk = seconds_taken(lambda: node.start(within=120.0))
     cpu_disk = cpu_of_sync(node)
     expect_all(node)
     assert node.status()["components"]["redis"]["state"] == "degraded"

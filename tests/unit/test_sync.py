@@ -20,7 +20,7 @@ from sipward.routes import Routes
 from sipward.rules import Rules
 from sipward.settings import Settings
 from sipward.snapshot import Row
-from sipward.store import Store
+from sipward.store import Event, Found, Health, Listed, Store
 
 KEY = "sipward:tenant:"
 A_SECOND = 1.8
@@ -436,6 +436,21 @@ def test_a_disk_that_takes_nothing_is_named_until_it_does(server: RedisServer, t
         found.until(lambda n: "the last good table cannot be written" in n.state.get("detail", ""))
         in_the_way.rmdir()
         found.until(lambda n: n.state["detail"] == "")
+
+
+def test_a_table_that_is_half_read_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks_off(url: str) -> Iterator[Event]:
+        yield Listed({Kind.TENANT: {"a", "b"}}, False)
+        yield Found(Kind.TENANT, {"a": value("a.org").encode()})
+        while True:
+            yield Health("Redis does not answer in time")
+
+    monkeypatch.setattr(sync, "watch", breaks_off)
+    with node(tmp_path, "unix:///none.sock") as found:
+        found.until(lambda n: n.domains == {"a.org"})
+        found.until_degraded("does not answer in time")
+        assert found.state["ready"] is False
+    assert not (tmp_path / "table").exists()
 
 
 # Numbers, trunks and where their names lead
