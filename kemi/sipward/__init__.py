@@ -18,9 +18,17 @@ In Kamailio's workers (no I/O, no OpenSSL, nothing to install):
 - `kamailio`     the only module that speaks to Kamailio
 - `icmp`         what a peer that was away has left in our sockets
 
-In Kamailio's sync process: `sync` (Redis to live table), with `routes`, `snapshot`, `store`, `tenants`, `live`.
-Its thread `prober` asks instances whether they are there; what comes of it is `health`: pure.
+In Kamailio's sync process (Redis to live table):
+
+- `sync`         the process, with `routes`: all kinds of values that run
+- `keeper`       the values of one kind: whose claim it is, what is refused, what is withheld
+- `entries`      what to write into the live table, in order
+- `snapshot`     the last good table on disk
+- `tenants`, `number_rules`, `trunks`  what a value may be, with `records` and `rules`
+- `resolver`, `lookup`  where the host names of trunks lead
+- `store`        the only module that speaks to Redis
+- `prober`       asks instances whether they are there; what comes of it is `health`: pure
 
 On the command line: `cli`, `node` (starts and watches), `supervisor`, `render`, `rpc`, `settings`, `addresses`, `store`
-(the only module that speaks to Redis), `tenants`, with `hosts` and `problems` below them.
+and what a value may be, with `hosts` and `problems` below them.
 """

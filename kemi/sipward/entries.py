@@ -1,17 +1,16 @@
 """The live table as the rows make it, and the changes that lead there, in an order in which no call sees a hole."""
 
 from bisect import bisect_left, insort
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 from sipward import live, numbers
 from sipward.snapshot import Row
 
+_ANY_DIGIT = str.maketrans("123456789", "000000000")
 
-@dataclass(frozen=True, slots=True)
-class Set:
+
+class Set(NamedTuple):
     """Write an entry of the live table."""
 
     key: str
@@ -19,8 +18,7 @@ class Set:
     table: str = live.TABLE
 
 
-@dataclass(frozen=True, slots=True)
-class Remove:
+class Remove(NamedTuple):
     """Remove an entry of the live table."""
 
     key: str
@@ -36,6 +34,8 @@ class Lists:
     def __init__(self) -> None:
         """Start with none."""
         self._names: dict[str, list[str]] = {}
+        self.changes = 0
+        """How often a name was listed, or no more."""
 
     def __iter__(self) -> Iterator[str]:
         """The keys that anyone has."""
@@ -48,11 +48,13 @@ class Lists:
     def add(self, keys: Iterable[str], name: str) -> None:
         """List a name at keys."""
         for key in keys:
+            self.changes += 1
             insort(self._names.setdefault(key, []), name)
 
     def drop(self, keys: Iterable[str], name: str) -> None:
         """List a name at keys no more."""
         for key in keys:
+            self.changes += 1
             names = self._names[key]
             del names[bisect_left(names, name)]
             if not names:
@@ -60,32 +62,33 @@ class Lists:
 
 
 class Aspect:
-    """One value of `state` that says what is known of the whole: shapes or prefixes. Counts who has each."""
+    """One value of `state` that says what is known of the whole: shapes or prefixes. Counts the words for each."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: str) -> None:
         """Start with nothing."""
-        self._count: Counter[Any] = Counter()
-        self._written: frozenset[Any] = frozenset()
+        self._key = key
+        self._count: dict[str, int] = {}
+        self._written: frozenset[str] = frozenset()
 
-    def count(self, word: Any, step: int) -> None:
+    def count(self, word: str, step: int) -> None:
         """Add one who has it, or take one away."""
-        self._count[word] += step
-        if not self._count[word]:
+        left = self._count[word] = self._count.get(word, 0) + step
+        if not left:
             del self._count[word]
 
-    def grown(self) -> frozenset[Any] | None:
-        """What must be written before the entries are: the old and the new; None when there is nothing new."""
-        now = self._written | self._count.keys()
-        return self._write(now) if now != self._written else None
+    def grown(self) -> list[Change]:
+        """What must be written before the entries are: the old and the new, if there is anything new."""
+        return self._write(self._written | self._count.keys())
 
-    def shrunk(self) -> frozenset[Any] | None:
-        """What may be written after the entries; None when there is nothing less."""
-        now = frozenset(self._count)
-        return self._write(now) if now != self._written else None
+    def shrunk(self) -> list[Change]:
+        """What may be written after the entries, if there is anything less."""
+        return self._write(frozenset(self._count))
 
-    def _write(self, now: frozenset[Any]) -> frozenset[Any]:
+    def _write(self, now: frozenset[str]) -> list[Change]:
+        if now == self._written:
+            return []
         self._written = now
-        return now
+        return [Set(self._key, _text(self._key, now), live.STATE)]
 
 
 class Entries:
@@ -96,7 +99,7 @@ class Entries:
         self._changed: dict[str, str | None] = {}
         self._lists = Lists()
         self._before: dict[str, list[str]] = {}
-        self._aspects = {live.SHAPES_KEY: Aspect(), live.PREFIXES_KEY: Aspect()}
+        self._aspects = {where: Aspect(where) for where in (live.SHAPES_KEY, live.PREFIXES_KEY)}
         self._held: dict[str, None] = {}
 
     def add(self, row: Row) -> None:
@@ -115,10 +118,11 @@ class Entries:
         self._lists.drop(row.shares, row.member)
         self._count(row, -1)
 
-    def changes(self, hold: bool = False) -> list[Change]:
+    def changes(self, hold: bool = False, let_go: bool = False) -> list[Change]:
         """What to write, in order. `hold`: keep back what goes, for it may come back with the rest of a load.
 
-        What others point at is set first and removed last; what is known of the whole is never less than what is there.
+        `let_go`: the load is over. What others point at is set first and removed last; what is known of the whole is
+        never less than what is there.
         """
         lists = self._changed_lists()
         gone = {key: None for key, text in self._changed.items() if text is None}
@@ -128,14 +132,17 @@ class Entries:
         claimed = [change for change in sets if not _is_own(change.key)]
         listed = [Set(key, text) for key, text in lists.items() if text is not None]
         self._changed, self._before = {}, {}
+        grown = [change for aspect in self._aspects.values() for change in aspect.grown()]
         for change in listed:
             self._held.pop(change.key, None)
         if hold:
-            self._held |= gone
-            return [*self._grown(), *own, *claimed, *listed]
-        gone, self._held = self._held | gone, {}
+            self._held, gone = self._held | gone, {}
+        elif let_go:
+            self._held, gone = {}, self._held | gone
         removed = [Remove(key) for key in sorted(gone, key=_is_own)]
-        return [*self._grown(), *own, *claimed, *listed, *removed, *self._shrunk()]
+        # What is held is still there to be found.
+        shrunk = [change for aspect in self._aspects.values() for change in aspect.shrunk()] if not self._held else []
+        return [*grown, *own, *claimed, *listed, *removed, *shrunk]
 
     def _remember(self, row: Row) -> None:
         for key in row.shares:
@@ -150,21 +157,8 @@ class Entries:
         for key in (*row.claims, *row.shares):
             if found := live.aspect(key):
                 where, word = found
-                self._aspects[where].count(numbers.shape(word) if where == live.SHAPES_KEY else int(word), step)
-
-    def _grown(self) -> list[Change]:
-        return [
-            Set(where, _text(where, words), live.STATE)
-            for where, aspect in self._aspects.items()
-            if (words := aspect.grown()) is not None
-        ]
-
-    def _shrunk(self) -> list[Change]:
-        return [
-            Set(where, _text(where, words), live.STATE)
-            for where, aspect in self._aspects.items()
-            if (words := aspect.shrunk()) is not None
-        ]
+                # Which digit it is does not matter to the shape.
+                self._aspects[where].count(word.translate(_ANY_DIGIT) if where == live.SHAPES_KEY else word, step)
 
 
 def _is_own(key: str) -> bool:
@@ -172,5 +166,7 @@ def _is_own(key: str) -> bool:
     return key[0] in "@%" and "/" not in key
 
 
-def _text(where: str, words: Iterable[Any]) -> str:
-    return numbers.write_shapes(words) if where == live.SHAPES_KEY else live.write_prefixes(words)
+def _text(where: str, words: Iterable[str]) -> str:
+    if where == live.SHAPES_KEY:
+        return numbers.write_shapes(map(numbers.shape, words))
+    return live.write_prefixes(map(int, words))

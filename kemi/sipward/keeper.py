@@ -38,6 +38,8 @@ class Keeper:
         self._waiters: dict[str, dict[str, None]] = {}
         self._freed: dict[str, None] = {}
         self._gone: dict[str, None] = {}
+        self.has_changed = True
+        """Whether `snapshot` would be another one than the last, or is the first."""
         self.asked = Lists()
         """The host names that rows depend on, and the names of the rows."""
         self.rejected: dict[str, str] = {}
@@ -56,16 +58,19 @@ class Keeper:
 
     def snapshot(self) -> Snapshot:
         """The rows as they run."""
+        self.has_changed = False
         return Snapshot(self._made_under, list(self._lines.values()), frozenset(self.withheld))
 
     def resume(self, snapshot: Snapshot) -> None:
         """Take over the last good table. Rows made under other settings are checked again, by these."""
-        if snapshot.made_under == self._made_under:
+        is_good = snapshot.made_under == self._made_under
+        if is_good:
             for line in snapshot.lines:
                 self._install(Row.read(line), line)
         else:
             self.edit({row.name: row.raw.encode() for row in snapshot.rows})
         self.withheld = set(snapshot.withheld) & self._lines.keys()
+        self.has_changed = not is_good
 
     def expect(self, names: Collection[str], accepted: bool) -> None:
         """Hear which values there are, before they come: what vanished goes at the end of the load.
@@ -73,12 +78,14 @@ class Keeper:
         It stays when its loss is suspicious, and not `accepted`.
         """
         vanished = self._lines.keys() - names
+        before = self.withheld
         if accepted:
             self.withheld = set()
         elif is_suspicious(len(self._lines), len(vanished)):
             self.withheld = set(vanished)
         else:
-            self.withheld &= vanished
+            self.withheld = before & vanished
+        self.has_changed |= self.withheld != before
         for name in self.rejected.keys() - names:
             self._forget_value(name)
         self._gone = dict.fromkeys(sorted(vanished - self.withheld))
@@ -112,7 +119,9 @@ class Keeper:
 
     def _take(self, name: str, value: Value | None) -> None:
         self._forget_value(name)
-        self.withheld.discard(name)
+        if name in self.withheld:
+            self.withheld.discard(name)
+            self.has_changed = True
         self._gone.pop(name, None)
         match value:
             case None:
@@ -166,6 +175,7 @@ class Keeper:
 
     def _install(self, row: Row, line: str = "") -> None:
         self._uninstall(row.name)
+        self.has_changed = True
         self._lines[row.name] = line or row.line
         for claim in row.claims:
             self._owners[claim] = row.name
@@ -177,6 +187,7 @@ class Keeper:
         line = self._lines.pop(name, None)
         if line is None:
             return
+        self.has_changed = True
         row = Row.read(line)
         for claim in row.claims:
             del self._owners[claim]

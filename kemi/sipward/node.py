@@ -20,7 +20,7 @@ from sipward.settings import Settings, SettingsError
 from sipward.store import key, taken_by
 from sipward.supervisor import Component, StartError, Supervisor
 
-SHARED_MEMORY = 2048
+SHARED_MEMORY = 1024
 """MB that Kamailio may use for routes, transactions and connections; taken from the machine only as it is used."""
 PRIVATE_MEMORY = 16
 """MB of each Kamailio process."""
@@ -86,7 +86,7 @@ def _taken(settings: Settings, record: Record) -> str:
         if record.kind is Kind.TENANT and (owner := live.decode(there).name) != record.name:
             return taken_by(record.kind, claim, owner)
         if record.kind is Kind.NUMBER and there != entry:
-            return taken_by(record.kind, claim, "of another spelling")
+            return taken_by(record.kind, claim, "in another spelling")
     return ""
 
 

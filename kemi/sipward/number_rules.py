@@ -1,6 +1,7 @@
 """One number's value in Redis, `sipward:number:RULE[@TRUNK]`: the tenant it leads to, or instances of its own."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, StrictBool, StrictStr, model_validator
@@ -96,7 +97,13 @@ def parse(name: str, raw: bytes | str, rules: Rules | None) -> NumberRecord:
     canonical = numbers.canonical(rule, rules.plan if rules else _ANYWHERE)
     if not numbers.RULE.fullmatch(canonical):
         raise RecordError(f"rule = {problems.show(rule)}: {_ALLOWED}, also behind the country code")
-    return NumberRecord(name, canonical, trunk, validated(NumberValue, raw, rules), rules)
+    return NumberRecord(name, canonical, trunk, _value(raw, rules), rules)
+
+
+@lru_cache(maxsize=1024)
+def _value(raw: bytes | str, rules: Rules | None) -> NumberValue:
+    """Check a value. The numbers of one tenant stand one after the other, and have the same."""
+    return validated(NumberValue, raw, rules)
 
 
 def check_rule(name: str) -> tuple[str, str]:

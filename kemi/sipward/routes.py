@@ -48,9 +48,9 @@ class Routes:
         )
 
     @property
-    def asked(self) -> set[Name]:
+    def asked(self) -> frozenset[Name]:
         """The host names that trunks depend on."""
-        return set(map(Name.parse, self.keepers[Kind.TRUNK].asked))
+        return frozenset(map(Name.parse, self.keepers[Kind.TRUNK].asked))
 
     @property
     def withheld(self) -> int:
@@ -80,7 +80,7 @@ class Routes:
         """End taking over all of Redis: what vanished is removed."""
         for keeper in self.keepers.values():
             keeper.complete()
-        return self._entries.changes()
+        return self._entries.changes(let_go=True)
 
     def load(self, values: Mapping[Kind, Mapping[str, Value]], accepted: bool = False) -> list[Change]:
         """Take over all of Redis at once."""

@@ -41,6 +41,10 @@ class Rules:
     plan: numbers.Plan = _NO_PLAN
     """How numbers are dialled."""
 
+    def __hash__(self) -> int:
+        """Cheap: values that were checked are looked up by it."""
+        return hash(self.fqdn)
+
     @classmethod
     def of(cls, settings: Settings, addresses: Addresses) -> Self:
         """Derive the rules of a node."""

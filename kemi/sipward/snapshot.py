@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import NamedTuple, Self
 from zlib import crc32
 
+from pydantic_core import from_json, to_json
+
 from sipward.records import Record
 
 _VERSION = 2
@@ -49,7 +51,7 @@ class Row(NamedTuple):
     @classmethod
     def read(cls, line: str) -> Self:
         """Read what `line` wrote."""
-        name, raw, claims, texts, *rest = json.loads(line)
+        name, raw, claims, texts, *rest = from_json(line)
         entries = {key: text for text, *keys in texts for key in keys}
         if not rest:
             return cls(name, raw, tuple(claims), entries)
@@ -65,10 +67,7 @@ class Row(NamedTuple):
         found: list[object] = [self.name, self.raw, self.claims, list(keys.values())]
         if self.shares or self.asks:
             found += [self.member, self.shares, self.asks]
-        return _encode(found)
-
-
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+        return to_json(found, ensure_ascii=True).decode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from sipward.resolver import LookUp, Resolver
 from sipward.routes import Routes
 from sipward.rules import Rules
 from sipward.settings import Settings
-from sipward.snapshot import SnapshotError, Writer
+from sipward.snapshot import Snapshot, SnapshotError, Writer
 from sipward.store import Accepted, Changed, Complete, Event, Found, Health, Listed, key, watch
 
 # Kamailio's RPC answers with a datagram.
@@ -59,23 +59,22 @@ class Sync:
         self._published = ""
         self._rejected: dict[str, str] = {}
         self._is_stale = False
+        self._asked = 0
         self._is_ready = False
         self._loading = 0
-        self._dirty: set[Kind] = set()
+        self._is_complete = False
         self._redis = "not connected yet"
         self._trouble = ""
 
     def start(self) -> None:
         """Route by the last good table before anything is asked of Redis."""
-        for kind, writer in self._writers.items():
-            try:
-                last = snapshot.load(writer.path)
-            except SnapshotError as error:
-                self._trouble = str(error)
-                continue
-            if last is not None:
-                self._put(self._routes.resume(kind, last))
-                self._is_ready |= kind is Kind.TENANT
+        gc.disable()
+        tables = {kind: last for kind in Kind if (last := self._last(kind)) is not None}
+        self._loading = sum(len(last.lines) for last in tables.values())
+        self._publish()
+        for kind, last in tables.items():
+            self._take(self._routes.resume(kind, last))
+        self._is_ready, self._loading = Kind.TENANT in tables, 0
         self._settle()
         self._publish()
 
@@ -98,47 +97,61 @@ class Sync:
     def close(self) -> None:
         """Write the table once more, if it has changed."""
         self._resolver.close()
-        for kind in self._dirty:
-            self._writers[kind].offer(self._routes.snapshot(kind))
+        for kind, writer in self._writers.items():
+            if self._is_complete and self._routes.keepers[kind].has_changed:
+                writer.offer(self._routes.snapshot(kind))
         for writer in self._writers.values():
             writer.close()
+
+    def _last(self, kind: Kind) -> Snapshot | None:
+        try:
+            return snapshot.load(self._writers[kind].path)
+        except SnapshotError as error:
+            self._trouble = str(error)
+            return None
 
     def _handle(self, event: Event) -> None:
         match event:
             case Listed(names, accepted):
+                gc.disable()
+                self._is_complete = False
                 self._loading = sum(map(len, names.values()))
+                self._redis = "its values are being read"
                 self._routes.expect(names, accepted)
             case Found(kind, values):
                 # What was gone again when it was read is told as a change.
                 self._loading = max(0, self._loading - len(values))
-                self._take(self._routes.find(kind, values), {kind})
+                self._take(self._routes.find(kind, values))
             case Complete():
-                self._take(self._routes.complete(), Kind)
-                self._is_ready, self._loading, self._redis, self._trouble = True, 0, "", ""
+                self._take(self._routes.complete())
+                self._is_ready, self._is_complete, self._loading = True, True, 0
+                self._redis = self._trouble = ""
                 self._settle()
             case Changed(values):
-                self._take(self._routes.edit(values), values)
+                self._take(self._routes.edit(values))
             case Accepted():
-                self._take(self._routes.accept(), Kind)
+                self._take(self._routes.accept())
             case Health(complaint):
                 self._redis = complaint
+                # A load may have been broken off.
+                gc.enable()
         if news := self._resolver.news():
-            self._take(self._routes.remake(news), {Kind.TRUNK})
+            self._take(self._routes.remake(news))
         self._publish()
         self._keep()
 
-    def _take(self, changes: Iterable[Change], kinds: Iterable[Kind]) -> None:
-        self._dirty |= set(kinds)
-        if Kind.TRUNK in kinds:
+    def _take(self, changes: Iterable[Change]) -> None:
+        asked = self._routes.keepers[Kind.TRUNK].asked.changes
+        if asked != self._asked:
+            self._asked = asked
             self._resolver.want(self._routes.asked)
         self._is_stale = True
         self._put(changes)
 
     def _settle(self) -> None:
-        """What was loaded stays: the collector of garbage need not look at it again, which takes it a second."""
-        self._resolver.want(self._routes.asked)
-        gc.collect()
+        """End a load. What it made stays: the collector of garbage need not look at all of it, now or ever."""
         gc.freeze()
+        gc.enable()
 
     def _put(self, changes: Iterable[Change]) -> None:
         """Write into shared memory, in order. What fails is owed, and tried again with the next event."""
@@ -167,11 +180,9 @@ class Sync:
 
     def _keep(self) -> None:
         """Have what has changed written to disk, now or with a later event; not a table that is still being loaded."""
-        if self._loading:
-            return
         for kind, writer in self._writers.items():
-            if (kind in self._dirty or writer.complaint) and writer.is_free:
-                self._dirty.discard(kind)
+            is_due = self._routes.keepers[kind].has_changed or writer.complaint
+            if self._is_complete and is_due and writer.is_free:
                 writer.offer(self._routes.snapshot(kind))
 
     def _publish(self) -> None:

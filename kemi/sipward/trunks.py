@@ -59,10 +59,9 @@ class TrunkValue(Value):
     @field_validator("tenants")
     @classmethod
     def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if strange := next((name for name in value if name != "*" and not is_name(name)), None):
-            raise refuse(f"{problems.show(strange)} must be a tenant's name, or * for all tenants")
-        if "" in value:
-            raise refuse("must be names of tenants, or * for all tenants")
+        for name in value:
+            if name != "*" and not is_name(name):
+                raise refuse(f"{problems.show(name)} must be a tenant's name, or * for all tenants")
         if "*" in value and len(value) > 1:
             raise refuse('must be ["*"] alone, for all tenants, or names')
         return distinct(value)

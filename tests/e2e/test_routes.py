@@ -1,18 +1,21 @@
 """Routes on the wire: what is written into Redis, by the command or by hand, is what the next call does."""
 
 import json
+import os
 import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab.agent import Agent, answered_call
 from lab.calls import expect_audio
 from lab.eventually import eventually, seconds_until
+from lab.names import NameServer
 from lab.network import Lab, Machine
 from lab.node import Node
 from lab.probe import Answerer, Asker
@@ -520,6 +523,89 @@ def test_a_change_of_the_service_networks_ends_what_they_no_longer_allow(own_lab
             assert "must be inside network.service_networks" in rejected["sipward:tenant:acme"]
 
 
+# --- numbers and trunks -------------------------------------------------------------------------------------------
+
+
+def routes_of(node: Node) -> dict[str, Any]:
+    found: dict[str, Any] = node.status()["components"]["routes"]
+    return found
+
+
+def test_numbers_and_trunks_written_by_hand_are_live_and_counted_and_bad_ones_are_named(
+    node: Node, hand: Hand, acme: Tenant, pbx: Machine
+) -> None:
+    block, own, carrier = "sipward:number:+390721405XX", "sipward:number:100@carrier", "sipward:trunk:carrier"
+    instances = [{"uri": uri(pbx)}]
+    hand.pipeline(
+        [
+            ("SET", block, json.dumps({"tenant": acme.name})),
+            ("SET", own, json.dumps({"instances": instances, "exact": True})),
+            ("SET", carrier, json.dumps({"addresses": ["198.51.100.0/24", "192.0.2.7:5070"], "tenants": [acme.name]})),
+        ]
+    )
+    eventually(lambda: (routes_of(node)["numbers"], routes_of(node)["trunks"]) == (2, 1), LIVE_WITHIN)
+    assert node.live("#+390721405XX") == f"@{acme.name}"
+    assert node.live("#100@carrier") == "=@#100@carrier"
+    assert pbx.address in node.live("@#100@carrier")
+    assert {"#100@carrier", acme.name} <= set(node.live(f"^{pbx.address}").split())
+    assert node.live("%udp:198.51.100.0/24") == node.live(">192.0.2.7") == "carrier"
+    assert '["udp","192.0.2.7",5070]' in node.live("%carrier")
+    assert "2 numbers, 1 trunks" in node.sipward("status").output
+    hand.pipeline(
+        [
+            ("SET", block, json.dumps({"tenant": "A"})),
+            ("SET", "sipward:number:07-21", json.dumps({"tenant": acme.name})),
+            ("SET", carrier, json.dumps({"addresses": [pbx.address], "tenants": ["*"]})),
+        ]
+    )
+    eventually(lambda: routes_of(node)["rejected_total"] == 3, LIVE_WITHIN)
+    rejected = routes_of(node)["rejected"]
+    assert "must be a tenant's name" in rejected[block]
+    assert "must be 1 to 32 digits or X" in rejected["sipward:number:07-21"]
+    assert "must not reach into network.service_networks" in rejected[carrier]
+    assert f"not used: {carrier}: " in node.sipward("status").output
+    assert node.live("#+390721405XX") == f"@{acme.name}"
+    assert '["udp","192.0.2.7",5070]' in node.live("%carrier")
+    assert hand.call("DEL", block, own, carrier, "sipward:number:07-21") == ":4"
+    eventually(lambda: not routes_of(node)["numbers"] and not routes_of(node)["rejected_total"], LIVE_WITHIN)
+    assert node.live(f"^{pbx.address}") == acme.name
+    assert not any(map(node.live, ("#+390721405XX", "@#100@carrier", "%carrier", "%udp:198.51.100.0/24", ">192.0.2.7")))
+
+
+def test_a_trunk_leads_where_the_dns_says_and_on_when_it_is_silent(own_lab: Lab) -> None:
+    records = {
+        "sip.carrier.example NAPTR": ['10 10 "s" "SIP+D2U" "" _sip._udp.carrier.example.'],
+        "_sip._udp.carrier.example SRV": ["2 0 5062 b.carrier.example.", "1 0 5061 a.carrier.example."],
+        "a.carrier.example A": ["198.51.100.61"],
+        "b.carrier.example A": ["198.51.100.62"],
+    }
+    first = '[["udp","198.51.100.61",5061],["udp","198.51.100.62",5062]]'
+    then = '[["udp","198.51.100.63",5061],["udp","198.51.100.62",5062]]'
+    host = own_lab.carrier()
+    with NameServer(host, records) as names:
+        with Node(own_lab, settings={"dns": {"servers": [host.address]}}) as node:
+            said = json.dumps({"addresses": ["sip.carrier.example"], "tenants": ["*"]})
+            assert node.redis("SET", "sipward:trunk:carrier", said) == "OK"
+            eventually(lambda: first in node.live("%carrier"), 10.0, "the name is resolved")
+            assert node.live("%udp:198.51.100.61/32") == node.live(">sip.carrier.example") == "carrier"
+            names.records["a.carrier.example A"] = ["198.51.100.63"]
+            eventually(lambda: then in node.live("%carrier"), 15.0, "the other answer is live")
+            assert not node.live("%udp:198.51.100.61/32")
+            names.records["a.carrier.example A"] = ["10.5.4.11"]
+            names.records["b.carrier.example A"] = ["127.0.0.1"]
+            eventually(
+                lambda: "must not reach into" in routes_of(node)["unresolved"].get("sip.carrier.example", ""), 15.0
+            )
+            assert then in node.live("%carrier")
+            names.is_silent = True
+            silent = "the DNS does not answer in time; the last answer goes on"
+            eventually(lambda: routes_of(node)["unresolved"].get("sip.carrier.example") == silent, 30.0)
+            assert "not resolved: sip.carrier.example: the DNS" in node.sipward("status").output
+            assert node.status()["ready"] is True
+        with Node(own_lab, settings={"dns": {"servers": [host.address]}}) as node:
+            assert then in node.live("%carrier")
+
+
 # --- many ---------------------------------------------------------------------------------------------------------
 
 MANY = 100_000
@@ -533,7 +619,7 @@ def test_an_edit_among_a_hundred_thousand_tenants_is_live_within_milliseconds(ow
         node = Node(own_lab, settings={"redis": {"url": redis.url}})
         filled = seconds_taken(
             lambda: hand.pipeline(
-                ("SET", f"sipward:tenant:t{n}", value(f"t{n}.example", "sip:10.5.4.11", redirect="pass"))
+                ("SET", f"sipward:tenant:t{n}", value(f"t{n}.example", f"sip:10.5.4.{11 + (MANY - 1 - n) % 200}"))
                 for n in range(MANY)
             )
         )
@@ -558,6 +644,88 @@ def test_an_edit_among_a_hundred_thousand_tenants_is_live_within_milliseconds(ow
         f"good table {from_disk:.1f} s; last edit on disk after {kept:.1f} s; {memory}\n"
         f"edit to live table: {percentiles(shown)}; edit to the next request routed by it: {percentiles(figures)}"
     )
+
+
+NUMBERS = 1_000_000
+TRUNKS = 1000
+
+
+def all_of_it() -> Iterator[tuple[str, str, str]]:
+    """Commands for 100,000 tenants with two instances each, a million numbers and a thousand trunks."""
+    for n in range(MANY):
+        hosts = (f"10.{64 + (one >> 16)}.{one >> 8 & 255}.{one & 255}" for one in (2 * n, 2 * n + 1))
+        yield "SET", f"sipward:tenant:t{n}", value(f"t{n}.example", *(f"sip:{host}" for host in hosts))
+    for n in range(NUMBERS):
+        yield "SET", f"sipward:number:+39072{n:07}", json.dumps({"tenant": f"t{n // 10}"})
+    for n in range(TRUNKS):
+        addresses = [f"198.51.{n >> 8}.{n & 255}", f"192.0.{n >> 8}.{n & 255}:5070"]
+        yield "SET", f"sipward:trunk:c{n}", json.dumps({"addresses": addresses, "tenants": [f"t{n}"]})
+
+
+@pytest.mark.soak
+@pytest.mark.many_tenants
+@pytest.mark.timeout(900)
+def test_a_node_with_a_million_numbers_starts_in_time_and_follows_edits(own_lab: Lab) -> None:
+    node = Node(own_lab)
+    with Redis(node.machine) as redis, Hand(redis.socket) as hand:
+        networks = {"service_networks": ["10.5.4.0/24", "10.64.0.0/10"]}
+        node = Node(own_lab, settings={"redis": {"url": redis.url}, "network": networks})
+        filled = seconds_taken(lambda: hand.pipeline(all_of_it()))
+        from_redis = seconds_taken(lambda: node.start(within=240.0))
+        cpu_redis = cpu_of_sync(node)
+        expect_all(node)
+        shown = measure_edits(node, hand, "t50000", "t50000.example")
+        numbered = measure_numbers(node, hand)
+        shared = describe_memory(node)
+        sizes = [node.settings.table_file(kind) for kind in ("tenant", "number", "trunk")]
+        eventually(lambda: all(path.exists() for path in sizes), 60.0)
+        memory = describe_memory(node)
+        assert node.stop() == 0
+        beside = seconds_taken(lambda: node.start(within=120.0))
+        eventually(lambda: node.status()["components"]["routes"]["loading"], 20.0, "all is being read")
+        loading = measure_numbers(node, hand)
+        assert node.status()["components"]["routes"]["loading"]
+        loaded = seconds_until(lambda: not node.status()["components"]["routes"]["loading"], within=120.0)
+        assert node.stop() == 0
+    from_disk = seconds_taken(lambda: node.start(within=120.0))
+    cpu_disk = cpu_of_sync(node)
+    expect_all(node)
+    assert node.status()["components"]["redis"]["state"] == "degraded"
+    assert node.stop() == 0
+    print(
+        f"\n{MANY} tenants, {2 * MANY} instances, {NUMBERS} numbers, {TRUNKS} trunks: written in {filled:.1f} s; "
+        f"start from Redis {from_redis:.1f} s (CPU of the sync process {cpu_redis:.1f} s), from the last good table "
+        f"{from_disk:.1f} s (CPU {cpu_disk:.1f} s; beside Redis {beside:.1f} s,"
+        f" in step {loaded:.1f} s later)\n"
+        f"{shared}; then {memory}; on disk {[path.stat().st_size >> 20 for path in sizes]} MB\n"
+        f"edit of a tenant live: {percentiles(shown)}; of a number: {percentiles(numbered)}; of a number while all is "
+        f"being read: {percentiles(loading)}"
+    )
+
+
+def cpu_of_sync(node: Node) -> float:
+    """Seconds of CPU that the sync process has taken by now."""
+    pid = next(process["PID"] for process in node.rpc("core.psx") if "sync" in process["DSC"])
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def expect_all(node: Node) -> None:
+    routes = node.status()["components"]["routes"]
+    assert (routes["tenants"], routes["numbers"], routes["trunks"]) == (MANY, NUMBERS, TRUNKS), routes
+    assert node.live("#+390720999999") == "@t99999"
+    assert node.live("%udp:198.51.3.231/32") == "c999"
+
+
+def measure_numbers(node: Node, hand: Hand, count: int = 200) -> list[float]:
+    """Seconds from a SET of a number to its entry in the live table."""
+    found = []
+    for n in range(count):
+        start = time.monotonic()
+        assert hand.call("SET", "sipward:number:+390720500000", json.dumps({"tenant": f"e{n}"})) == "+OK"
+        eventually(lambda: node.live("#+390720500000") == f"@e{n}", LIVE_WITHIN, f"edit {n}")  # noqa: B023
+        found.append(time.monotonic() - start)
+    return found
 
 
 def is_on_disk(node: Node, entry: str) -> bool:

@@ -6,10 +6,14 @@ from ipaddress import ip_network
 
 import pytest
 
+from sipward import live as live_table
 from sipward.entries import Change, Remove, Set
 from sipward.keeper import is_suspicious
 from sipward.live import decode, tenant_key
+from sipward.model import Endpoint
+from sipward.numbers import Plan, read_shapes, shape
 from sipward.records import Kind
+from sipward.resolver import Name
 from sipward.routes import Routes
 from sipward.rules import Rules
 from sipward.snapshot import Snapshot
@@ -26,6 +30,9 @@ def value(*domains: str, host: str = "10.5.4.1") -> bytes:
 
 def many(count: int) -> dict[str, bytes]:
     return {f"t{number:02}": value(f"t{number:02}.org") for number in range(count)}
+
+
+type Edit = Mapping[Kind, Mapping[str, Value | None]]
 
 
 class Live:
@@ -372,3 +379,264 @@ def test_a_table_made_by_another_version_is_made_anew() -> None:
     lines = [row._replace(entries=dict.fromkeys(row.entries, "an older form")).line for row in kept.rows]
     again, resumed = Routes(RULES), Live()
     assert resumed.take(again.resume(T, Snapshot("another version", lines))) == table.names
+
+
+@pytest.mark.parametrize(
+    ("left", "changes"),
+    [({}, True), (many(10), False), ({**many(10), "t00": b"{"}, False), ({**many(10), "t00": value("new.org")}, True)],
+)
+def test_a_table_is_to_be_kept_anew_only_when_it_has_changed(left: dict[str, bytes], changes: bool) -> None:
+    routes, _ = running(many(10))
+    assert routes.keepers[T].has_changed
+    routes.snapshot(T)
+    load(routes, left)
+    assert routes.keepers[T].has_changed is changes
+
+
+def test_a_resumed_table_is_not_to_be_kept_anew_unless_it_was_made_anew() -> None:
+    routes, _ = running(many(3))
+    for again, changes in ((Routes(RULES), False), (Routes(OTHER_RULES), True)):
+        again.resume(T, routes.snapshot(T))
+        assert again.keepers[T].has_changed is changes
+
+
+# Numbers and trunks
+
+
+def number(tenant: str = "", host: str = "", **fields: object) -> bytes:
+    to = {"instances": [{"uri": f"sip:{host}"}]} if host else {"tenant": tenant}
+    return json.dumps({**to, **fields}).encode()
+
+
+def trunk(*addresses: str) -> bytes:
+    return json.dumps({"addresses": addresses, "tenants": ["*"]}).encode()
+
+
+class Memory:
+    """Shared memory as the changes make it, which must be whole after each of them."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, dict[str, str]] = {live_table.TABLE: {}, live_table.STATE: {}}
+
+    def take(self, changes: Iterable[Change]) -> dict[str, str]:
+        for change in changes:
+            match change:
+                case Set(key, entry, table):
+                    self.tables[table][key] = entry
+                case Remove(key, table):
+                    del self.tables[table][key]
+            self._expect_whole()
+        return self.tables[live_table.TABLE]
+
+    @property
+    def live(self) -> live_table.Live:
+        return live_table.Live(lambda table, key: self.tables[table].get(key))
+
+    def _expect_whole(self) -> None:
+        """Nothing points at what is not there, and what is known of the whole holds for each entry."""
+        table, state = self.tables[live_table.TABLE], self.tables[live_table.STATE]
+        for key, entry in table.items():
+            if key[0] == "#" and entry.lstrip("=").startswith("@#"):
+                assert entry.lstrip("=") in table
+            if key[0] == "^" or (key[0] == "%" and "/" in key):
+                assert all(f"{'@' if key[0] == '^' else '%'}{name}" in table for name in entry.split())
+            if found := live_table.aspect(key):
+                where, word = found
+                known = state.get(where, "")
+                if where == live_table.SHAPES_KEY:
+                    assert shape(word) in read_shapes(known)
+                else:
+                    assert word in known.split()
+
+
+def whole(values: Mapping[Kind, Mapping[str, bytes]]) -> tuple[Routes, Memory]:
+    routes, memory = Routes(RULES), Memory()
+    memory.take(routes.load(values))
+    return routes, memory
+
+
+def names_of(table: Mapping[str, str], first: str) -> dict[str, str]:
+    return {key: text for key, text in table.items() if key[0] == first}
+
+
+ALL = {
+    Kind.TENANT: {"acme": value("acme.org", host="10.5.4.7"), "globex": value("globex.org", host="10.5.4.7")},
+    Kind.TRUNK: {"carrier": trunk("198.51.100.0/24", "192.0.2.1"), "other": trunk("198.51.100.0/24")},
+    Kind.NUMBER: {"+39072": number("acme"), "+390721XX": number(host="10.5.4.7"), "100@carrier": number("globex")},
+}
+
+
+def test_numbers_and_trunks_are_live_beside_tenants() -> None:
+    _, memory = whole(ALL)
+    table = memory.tables[live_table.TABLE]
+    assert names_of(table, "#") == {"#+39072": "@acme", "#+390721XX": "@#+390721XX", "#100@carrier": "@globex"}
+    assert names_of(table, "^") == {"^10.5.4.7": "#+390721XX acme globex"}
+    assert names_of(table, ">") == {">192.0.2.1": "carrier"}
+    assert table["%udp:198.51.100.0/24"] == "carrier other"
+    assert memory.tables[live_table.STATE] == {"shapes": "9:7,8 6 3", "prefixes": "32 24"}
+    found = memory.live.number("+390721234")
+    assert found is not None
+    assert found.tenant is not None
+    assert (found.rule, found.tenant.instances[0].endpoint.host) == ("+390721XX", "10.5.4.7")
+    assert [one.name for one in memory.live.trunks_from(Endpoint("udp", "198.51.100.9", 5060))] == ["carrier", "other"]
+
+
+def test_what_goes_takes_all_it_had_along() -> None:
+    routes, memory = whole(ALL)
+    assert memory.take(routes.edit({kind: dict.fromkeys(values) for kind, values in ALL.items()})) == {}
+    assert memory.tables[live_table.STATE] == {"shapes": "", "prefixes": ""}
+    assert not any(map(len, routes.keepers.values()))
+
+
+@pytest.mark.parametrize(
+    ("edit", "key", "expected"),
+    [
+        ({Kind.TENANT: {"acme": value("acme.org", host="10.5.4.8")}}, "^10.5.4.7", "#+390721XX globex"),
+        ({Kind.TENANT: {"acme": value("acme.org", host="10.5.4.8")}}, "^10.5.4.8", "acme"),
+        ({Kind.TENANT: {"new": value("new.org", host="10.5.4.7")}}, "^10.5.4.7", "#+390721XX acme globex new"),
+        ({Kind.NUMBER: {"+390721XX": number("acme")}}, "@#+390721XX", None),
+        ({Kind.NUMBER: {"+390721XX": number("acme")}}, "^10.5.4.7", "acme globex"),
+        ({Kind.NUMBER: {"+39072": number(host="10.5.4.7", exact=True)}}, "#+39072", "=@#+39072"),
+        ({Kind.NUMBER: {"+39072": number(host="10.5.4.7")}}, "^10.5.4.7", "#+39072 #+390721XX acme globex"),
+        ({Kind.TRUNK: {"carrier": trunk("198.51.100.0/24")}}, "%udp:192.0.2.1/32", None),
+        ({Kind.TRUNK: {"carrier": trunk("192.0.2.1")}}, "%udp:198.51.100.0/24", "other"),
+        ({Kind.TRUNK: {"carrier": None, "other": None}}, "%udp:198.51.100.0/24", None),
+    ],
+)
+def test_an_edit_moves_what_is_shared(
+    edit: dict[Kind, dict[str, bytes | None]], key: str, expected: str | None
+) -> None:
+    routes, memory = whole(ALL)
+    assert memory.take(routes.edit(edit)).get(key) == expected
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        ({Kind.NUMBER: {"+390721XX": None}}, {"shapes": "6 3", "prefixes": "32 24"}),
+        ({Kind.NUMBER: {"+39072": None, "+39073": number("acme")}}, {"shapes": "9:7,8 6 3", "prefixes": "32 24"}),
+        ({Kind.NUMBER: {"1X@carrier": number("acme")}}, {"shapes": "9:7,8 6 3 2:1", "prefixes": "32 24"}),
+        ({Kind.TRUNK: {"carrier": trunk("2001:db8::/48")}}, {"shapes": "9:7,8 6 3", "prefixes": "48 24"}),
+    ],
+)
+def test_what_is_known_of_the_whole_follows(
+    edit: dict[Kind, dict[str, bytes | None]], expected: dict[str, str]
+) -> None:
+    routes, memory = whole(ALL)
+    memory.take(routes.edit(edit))
+    assert memory.tables[live_table.STATE] == expected
+
+
+def test_an_edit_that_moves_nothing_shared_writes_nothing_shared() -> None:
+    routes, memory = whole(ALL)
+    changes = routes.edit({Kind.TENANT: {"acme": value("acme.org", "more.org", host="10.5.4.7")}})
+    assert {change.key for change in changes} == {"@acme", "acme.org", "more.org"}
+    memory.take(changes)
+
+
+def test_two_spellings_of_a_rule_conflict_and_the_first_keeps_it() -> None:
+    plan = Rules(RULES.networks, (), (), plan=Plan("39", "00", ""))
+    routes, memory = Routes(plan), Memory()
+    memory.take(routes.edit({Kind.NUMBER: {"0721": number("first")}}))
+    memory.take(routes.edit({Kind.NUMBER: {"+390721": number("second"), "+390721@carrier": number("third")}}))
+    assert routes.keepers[Kind.NUMBER].rejected == {"+390721": "rule: +390721 belongs to number 0721"}
+    assert names_of(memory.tables[live_table.TABLE], "#") == {"#+390721": "@first", "#+390721@carrier": "@third"}
+    assert memory.take(routes.edit({Kind.NUMBER: {"0721": None}}))["#+390721"] == "@second"
+    assert routes.keepers[Kind.NUMBER].rejected == {}
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_bad_value_of_any_kind_is_named_and_the_last_good_one_stays(kind: Kind) -> None:
+    routes, memory = whole(ALL)
+    before = dict(memory.tables[live_table.TABLE])
+    name = next(iter(ALL[kind]))
+    assert memory.take(routes.edit({kind: {name: b"{"}})) == before
+    assert "not JSON" in routes.keepers[kind].rejected[name]
+
+
+def test_a_loss_is_judged_for_each_kind_alone() -> None:
+    routes, memory = whole(ALL)
+    before = dict(memory.tables[live_table.TABLE])
+    left = {Kind.TENANT: ALL[Kind.TENANT], Kind.TRUNK: {"other": ALL[Kind.TRUNK]["other"]}}
+    after = memory.take(routes.load(left))
+    assert routes.keepers[Kind.NUMBER].withheld == set(ALL[Kind.NUMBER])
+    assert before.keys() - after.keys() == {"%carrier", "%udp:192.0.2.1/32", ">192.0.2.1"}
+    assert names_of(memory.take(routes.accept()), "#") == {}
+
+
+def whose(memory: Memory, name: str) -> str:
+    tenant = memory.live.named(name)
+    assert tenant
+    return live_table.encode(tenant)
+
+
+def test_in_a_load_what_moves_between_its_parts_is_never_missing() -> None:
+    routes, memory = whole({T: {"a": value("a.org"), "z": value("z.org")}})
+    routes.expect({T: {"a", "z"}})
+    assert memory.take(routes.find(T, {"a": value("new.org")}))["a.org"]
+    assert memory.take(routes.edit({Kind.NUMBER: {"1": number("a")}}))["a.org"]
+    assert "#1" not in memory.take(routes.edit({Kind.NUMBER: {"1": None}}))
+    assert memory.take(routes.find(T, {"z": value("a.org")}))["a.org"] == whose(memory, "z")
+    assert memory.take(routes.complete()).keys() == {"@a", "@z", "new.org", "a.org", "^10.5.4.1"}
+
+
+def test_in_a_load_what_is_still_there_is_still_found() -> None:
+    routes, memory = whole({Kind.TRUNK: {"carrier": trunk("198.51.100.0/24")}})
+    routes.expect({Kind.TRUNK: {"carrier"}})
+    memory.take(routes.find(Kind.TRUNK, {"carrier": trunk("192.0.2.1")}))
+    memory.take(routes.edit({Kind.NUMBER: {"1": number("a")}}))
+    assert memory.tables[live_table.STATE]["prefixes"] == "32 24"
+    memory.take(routes.complete())
+    assert memory.tables[live_table.STATE]["prefixes"] == "32"
+
+
+def test_in_a_load_an_edit_counts_at_once() -> None:
+    routes, memory = whole({T: many(3)})
+    routes.expect({T: many(3).keys() - {"t02"}})
+    assert "t01.org" not in memory.take(edit(routes, {"t01": None}))
+    memory.take(edit(routes, {"t02": value("t02.org", host="10.5.4.9")}))
+    memory.take(routes.find(T, {"t00": value("t00.org")}))
+    assert names_of(memory.take(routes.complete()), "@").keys() == {"@t00", "@t02"}
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_rows_of_any_kind_are_resumed_as_they_were(kind: Kind) -> None:
+    routes, memory = whole({kind: ALL[kind]})
+    again, resumed = Routes(RULES), Memory()
+    assert resumed.take(again.resume(kind, routes.snapshot(kind))) == memory.tables[live_table.TABLE]
+    assert resumed.tables == memory.tables
+    assert again.snapshot(kind) == routes.snapshot(kind)
+    assert resumed.take(again.edit({kind: dict.fromkeys(ALL[kind])})) == {}
+
+
+# Names of trunks
+
+HOST = Name("udp", "sip.carrier.example")
+
+
+def test_a_trunk_follows_where_its_name_leads() -> None:
+    answers: dict[Name, tuple[Endpoint, ...]] = {}
+    routes, memory = Routes(RULES, lambda name: answers.get(name, ())), Memory()
+    memory.take(routes.edit({Kind.TRUNK: {"carrier": trunk("sip.carrier.example"), "other": trunk("192.0.2.1")}}))
+    assert routes.asked == {HOST}
+    answers[HOST] = (Endpoint("udp", "198.51.100.7", 5062),)
+    memory.take(routes.remake([HOST]))
+    assert memory.live.trunks_to("sip.carrier.example")[0].targets == answers[HOST]
+    assert memory.tables[live_table.TABLE]["%udp:198.51.100.7/32"] == "carrier"
+    answers[HOST] = (Endpoint("udp", "198.51.100.8", 5062),)
+    changes = routes.remake([HOST])
+    assert {change.key for change in changes} == {"%carrier", "%udp:198.51.100.7/32", "%udp:198.51.100.8/32"}
+    memory.take(changes)
+    assert routes.remake([Name("udp", "else.example")]) == []
+    memory.take(routes.edit({Kind.TRUNK: {"carrier": trunk("192.0.2.2")}}))
+    assert routes.asked == set()
+
+
+def test_a_resumed_trunk_leads_where_it_did_until_there_is_another_answer() -> None:
+    answers = {HOST: (Endpoint("udp", "198.51.100.7", 5062),)}
+    routes = Routes(RULES, lambda name: answers[name])
+    routes.edit({Kind.TRUNK: {"carrier": trunk("sip.carrier.example")}})
+    again, resumed = Routes(RULES), Memory()
+    resumed.take(again.resume(Kind.TRUNK, routes.snapshot(Kind.TRUNK)))
+    assert resumed.live.trunks_to("sip.carrier.example")[0].targets == answers[HOST]
+    assert again.asked == {HOST}

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from redis_server import RedisServer, Relay
 
+from sipward import number_rules, trunks
+from sipward.numbers import Plan
 from sipward.records import Kind
+from sipward.rules import Rules
 from sipward.store import (
     Accepted,
     Changed,
@@ -117,6 +120,34 @@ def test_a_domain_that_another_tenant_has_is_refused_however_it_is_written(serve
     with pytest.raises(ConflictError, match=r"domains: acme\.example\.org belongs to tenant acme"):
         store.put(record("bulk", "bulk.example.org", "acme.example.org"))
     assert store.get(T, "bulk") is None
+
+
+def test_a_number_that_is_there_in_another_spelling_is_refused(server: RedisServer, store: Store) -> None:
+    rules = Rules((), (), (), plan=Plan("39", "00", ""))
+    server.call("SET", "sipward:number:00390721", "{")
+    for name in ("0721", "+390721"):
+        with pytest.raises(ConflictError, match=r"^rule: \+390721 belongs to number 00390721$"):
+            store.put(number_rules.parse(name, '{"tenant": "acme"}', rules))
+    for name in ("00390721", "0721@carrier", "07211"):
+        store.put(number_rules.parse(name, '{"tenant": "acme"}', rules))
+    assert list(store.list(Kind.NUMBER)) == ["00390721", "07211", "0721@carrier"]
+    assert store.list(Kind.TENANT) == store.list(Kind.TRUNK) == {}
+
+
+def test_a_trunk_is_nobodys_rival(store: Store) -> None:
+    for name in ("carrier", "other"):
+        store.put(trunks.parse(name, '{"addresses": ["198.51.100.5"], "tenants": ["*"]}', None))
+    assert list(store.list(Kind.TRUNK)) == ["carrier", "other"]
+    assert store.remove(Kind.TRUNK, "carrier") is True
+    assert store.remove(Kind.NUMBER, "other") is False
+
+
+def test_filling_many_tells_a_refusal_and_leaves_the_connection_in_order(server: RedisServer, store: Store) -> None:
+    assert store.fill(T, {f"t{n}": "x" for n in range(1203)}) == 1203
+    server.call("CONFIG", "SET", "maxmemory", "1")
+    with pytest.raises(StoreError, match=r"Redis refuses: .*maxmemory"):
+        store.fill(T, {f"u{n}": "x" for n in range(3)})
+    assert store.get(T, "t7") == b"x"
 
 
 @pytest.mark.parametrize("bad", ["{", "[]", '{"domains": 7}', '{"domains": [7, null]}', "[" * 5000, "\ufeff"])

@@ -151,6 +151,22 @@ def test_a_component_that_does_not_get_ready_says_what_it_waits_for(
     assert not is_alive(part.process.pid)
 
 
+def test_a_component_that_is_at_work_gets_the_time_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Supervisor, "READY_WITHIN", 0.05)
+    asked: list[float] = []
+
+    def ready() -> bool:
+        asked.append(time.monotonic())
+        if asked[-1] - asked[0] < 0.3:
+            return False
+        os.kill(os.getpid(), signal.SIGTERM)
+        return True
+
+    part = component(tmp_path, "exec sleep 100", ready)
+    part.is_busy = lambda: True
+    Supervisor([part], print).run()
+
+
 def chatty(tmp_path: Path) -> Component:
     """A component whose log grows until it ends, a numbered line at a time."""
     return component(tmp_path, "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.002; done")

@@ -12,7 +12,7 @@ from typing import Any, Self
 import pytest
 from redis_server import PATIENCE, RedisServer
 
-from sipward import live, snapshot, store, sync
+from sipward import live, resolver, snapshot, store, sync
 from sipward.model import Endpoint
 from sipward.prober import Prober
 from sipward.records import Kind
@@ -21,7 +21,7 @@ from sipward.routes import Routes
 from sipward.rules import Rules
 from sipward.settings import Settings
 from sipward.snapshot import Row
-from sipward.store import Store
+from sipward.store import Event, Found, Health, Listed, Store
 
 KEY = "sipward:tenant:"
 A_SECOND = 1.8
@@ -145,6 +145,13 @@ def node(
 def haste(monkeypatch: pytest.MonkeyPatch) -> None:
     """A node is stopped at its next event: let them come faster, for the tests' time alone."""
     monkeypatch.setattr(store, "_HEARTBEAT", 0.05)
+
+
+@pytest.fixture
+def short_lived(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers of the DNS are asked for again at once."""
+    monkeypatch.setattr(resolver, "_SHORTEST", 0.01)
+    monkeypatch.setattr(resolver, "_AFTER_A_FAILURE", 0.01)
 
 
 @pytest.fixture
@@ -435,6 +442,134 @@ def test_a_disk_that_takes_nothing_is_named_until_it_does(server: RedisServer, t
         found.until(lambda n: "the last good table cannot be written" in n.state.get("detail", ""))
         in_the_way.rmdir()
         found.until(lambda n: n.state["detail"] == "")
+
+
+def test_a_table_that_is_half_read_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks_off(url: str) -> Iterator[Event]:
+        yield Listed({Kind.TENANT: {"a", "b"}}, False)
+        yield Found(Kind.TENANT, {"a": value("a.org").encode()})
+        while True:
+            yield Health("Redis does not answer in time")
+
+    monkeypatch.setattr(sync, "watch", breaks_off)
+    with node(tmp_path, "unix:///none.sock") as found:
+        found.until(lambda n: n.domains == {"a.org"})
+        found.until_degraded("does not answer in time")
+        assert found.state["ready"] is False
+    assert not (tmp_path / "table").exists()
+
+
+# Numbers, trunks and where their names lead
+
+CARRIER = json.dumps({"addresses": ["sip.carrier.example"], "tenants": ["*"]})
+
+
+class Dns:
+    """A DNS that says what it is told to, and can hang."""
+
+    def __init__(self, *hosts: str) -> None:
+        self.hosts = hosts
+        self.is_answering = threading.Event()
+        self.is_answering.set()
+
+    def __call__(self, name: Name) -> Answer:
+        self.is_answering.wait(PATIENCE)
+        if not self.hosts:
+            raise LookUpError("the DNS is down")
+        return Answer(tuple(Endpoint(name.transport, host, 5060) for host in self.hosts), 0.0)
+
+
+def target(found: Node) -> str:
+    trunk = live.decode_trunk(found.memory.tables[live.TABLE].get("%carrier", '["",[],[],"","","",[]]'))
+    return " ".join(end.host for end in trunk.targets)
+
+
+def test_numbers_and_trunks_are_followed_as_tenants_are(server: RedisServer, running: Node) -> None:
+    table = running.memory.tables[live.TABLE]
+    server.call("SET", "sipward:number:+39072XX", '{"tenant": "t0"}')
+    server.call("SET", "sipward:trunk:carrier", '{"addresses": ["198.51.100.0/24"], "tenants": ["t0"]}')
+    running.until(lambda n: (n.state["numbers"], n.state["trunks"]) == (1, 1))
+    assert (table["#+39072XX"], table["%udp:198.51.100.0/24"]) == ("@t0", "carrier")
+    assert running.memory.tables[live.STATE]["shapes"] == "8:6,7"
+    server.call("DEL", "sipward:number:+39072XX", "sipward:trunk:carrier")
+    running.until(lambda n: (n.state["numbers"], n.state["trunks"]) == (0, 0))
+    assert {key[0] for key in table} == {"@", "^", "t"}
+
+
+def test_bad_values_of_all_kinds_are_named_by_their_keys(server: RedisServer, running: Node) -> None:
+    server.call("SET", "sipward:number:07-21", '{"tenant": "t0"}')
+    server.call("SET", "sipward:trunk:carrier", '{"addresses": ["127.0.0.1"], "tenants": []}')
+    server.put("bad", "{")
+    running.until(lambda n: n.state["rejected_total"] == 3)
+    assert {key: reason.partition(":")[0].partition(" ")[0] for key, reason in running.state["rejected"].items()} == {
+        "sipward:number:07-21": "rule",
+        "sipward:tenant:bad": "value",
+        "sipward:trunk:carrier": "addresses",
+    }
+
+
+def test_a_loss_of_several_kinds_is_told_for_each(server: RedisServer, running: Node) -> None:
+    server.call("SET", "sipward:number:1", '{"tenant": "t0"}')
+    running.until(lambda n: n.state["numbers"] == 1)
+    server.call("FLUSHALL")
+    running.until(lambda n: n.state["withheld"] == 11, seconds=A_SECOND)
+    assert "Redis has lost 10 of 10 tenants, 1 of 1 numbers, which go on" in running.state["detail"]
+
+
+def test_each_kind_has_a_file_that_is_written_when_it_changes(server: RedisServer, tmp_path: Path) -> None:
+    server.put("acme", value("acme.org"))
+    with node(tmp_path, server.url) as found:
+        found.until(lambda n: n.domains == {"acme.org"})
+        on_disk(tmp_path, lambda rows: "acme" in rows)
+        before = (tmp_path / "table" / "tenants.jsonl").stat().st_ino
+        server.call("SET", "sipward:number:1", '{"tenant": "acme"}')
+        found.until(lambda n: n.state["numbers"] == 1)
+    assert (tmp_path / "table" / "tenants.jsonl").stat().st_ino == before
+    server.stop()
+    with node(tmp_path, server.url) as again:
+        again.until(lambda n: n.state.get("ready", False))
+        assert again.memory.tables[live.TABLE]["#1"] == "@acme"
+
+
+def test_a_trunk_goes_where_the_dns_says_by_now(server: RedisServer, tmp_path: Path, short_lived: None) -> None:
+    dns = Dns("198.51.100.7")
+    server.call("SET", "sipward:trunk:carrier", CARRIER)
+    with node(tmp_path, server.url, look_up=dns) as found:
+        found.until(lambda n: target(n) == "198.51.100.7")
+        dns.hosts = ("198.51.100.8", "198.51.100.9")
+        found.until(lambda n: target(n) == "198.51.100.8 198.51.100.9")
+        found.until(lambda n: "%udp:198.51.100.7/32" not in n.memory.tables[live.TABLE])
+        dns.hosts = ()
+        found.until(lambda n: "the DNS is down; the last answer goes on" in str(n.state["unresolved"]))
+        assert target(found) == "198.51.100.8 198.51.100.9"
+        dns.hosts = ("10.5.4.9",)
+        found.until(lambda n: "must not reach into network.service_networks" in str(n.state["unresolved"]))
+        assert target(found) == "198.51.100.8 198.51.100.9"
+
+
+def test_a_dns_that_hangs_stops_nothing(server: RedisServer, tmp_path: Path) -> None:
+    dns = Dns("198.51.100.7")
+    dns.is_answering.clear()
+    server.call("SET", "sipward:trunk:carrier", CARRIER)
+    with node(tmp_path, server.url, look_up=dns) as found:
+        found.until(lambda n: n.state.get("trunks") == 1)
+        server.put("acme", value("acme.org"))
+        found.until(lambda n: n.domains == {"acme.org"}, seconds=AT_ONCE)
+        assert target(found) == ""
+        dns.is_answering.set()
+        found.until(lambda n: target(n) == "198.51.100.7")
+
+
+def test_a_trunk_goes_where_it_did_when_a_node_starts_without_dns(server: RedisServer, tmp_path: Path) -> None:
+    server.call("SET", "sipward:trunk:carrier", CARRIER)
+    with node(tmp_path, server.url, look_up=Dns("198.51.100.7")) as found:
+        found.until(lambda n: target(n) == "198.51.100.7")
+    with node(tmp_path, server.url, look_up=Dns()) as again:
+        again.until_ok()
+        assert target(again) == "198.51.100.7"
+        server.call("SET", "sipward:trunk:carrier", CARRIER.replace("[", "[ "))
+        again.until(lambda n: "goes on" in str(n.state["unresolved"]))
+        assert target(again) == "198.51.100.7"
 
 
 # What nobody thought of
