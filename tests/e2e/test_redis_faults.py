@@ -190,7 +190,8 @@ def dead(node: Node, hand: Hand) -> Iterator[None]:
     def kill() -> None:
         for pid, name in node.processes().items():
             if name == "redis-server":
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # killed before, and gone by now
+                    os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
 
     with again_and_again(kill):

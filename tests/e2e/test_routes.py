@@ -385,6 +385,7 @@ def test_a_bad_name_is_named_in_the_status(node: Node, hand: Hand, pbx: Machine)
     assert not node.live("bad-name.example")
     assert "\x07" not in node.sipward("status").output
     assert hand.call("DEL", key) == ":1"
+    eventually(lambda: not node.status()["components"]["routes"]["rejected"], LIVE_WITHIN)
 
 
 REFUSED = {
@@ -462,7 +463,7 @@ def test_of_two_tenants_that_claim_a_domain_the_first_keeps_it_until_it_lets_go(
         assert phone.answered_by(f"sip:{first.domain}") == "pbx"
         assert hand.call("DEL", f"sipward:tenant:{first.name}") == ":1"
         eventually(lambda: phone.answered_by(f"sip:{first.domain}") == "pbx2", LIVE_WITHIN, "the claimant has it")
-        assert not node.status()["components"]["routes"]["rejected"]
+        eventually(lambda: not node.status()["components"]["routes"]["rejected"], LIVE_WITHIN)
     node.route_remove("claimant")
 
 

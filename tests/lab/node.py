@@ -15,9 +15,10 @@ from typing import Any, Self
 from lab.addresses import GATEWAY, INTERNET, LOCAL, NODE, SERVICE, SITE
 from lab.eventually import PATIENCE
 from lab.network import Lab, Machine, Place
+from lab.packets import Address
 from lab.processes import Process
+from sipward import live, rpc
 from sipward import node as product
-from sipward import rpc
 from sipward.settings import Settings, load
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -120,6 +121,10 @@ class Node:
         """Call a Kamailio RPC command. Raises rpc.UnreachableError, or ValueError when Kamailio refuses."""
         return rpc.kamailio(self.state_dir / "run", method, *params)
 
+    def is_connected(self, place: Address) -> bool:
+        """Whether it has a TCP connection from there."""
+        return any((one["src_ip"], int(one["src_port"])) == place for one in self.rpc("core.tcp_list"))
+
     def media_calls(self) -> list[str]:
         """The calls rtpengine has right now, by `tenant/Call-ID`."""
         control = self.settings.rtp.control
@@ -189,9 +194,16 @@ class Node:
         key, text = f"sipward:tenant:{name}", json.dumps(value)
         if self.redis("GET", key) == text:
             return
-        before = self.live(f"tenant:{name}"), *map(self.live, _domains(value))
+        keys = [live.tenant_key(name), *_domains(value)]
+        before = [self.live(one) for one in keys]
         self.redis("SET", key, text)
-        self.wait_live(lambda: (self.live(f"tenant:{name}"), *map(self.live, _domains(value))) != before, name)
+
+        def is_live() -> bool:
+            # Entry by entry they are written, all of them the same.
+            now = [self.live(one) for one in keys]
+            return now != before and len(set(now)) == 1
+
+        self.wait_live(is_live, name)
 
     def route_remove(self, name: str) -> None:
         """Delete a tenant by hand and wait until none of its domains leads anywhere."""
@@ -199,7 +211,8 @@ class Node:
         if not text:
             return
         self.redis("DEL", f"sipward:tenant:{name}")
-        self.wait_live(lambda: not any(map(self.live, _domains(json.loads(text)))), name)
+        keys = [live.tenant_key(name), *_domains(json.loads(text))]
+        self.wait_live(lambda: not any(map(self.live, keys)), name)
 
     def live(self, key: str) -> str:
         """What the live table says at a key; empty for nothing."""

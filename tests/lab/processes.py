@@ -50,7 +50,7 @@ class Processes:
         self._running.append(process)
         return process
 
-    def stop(self, process: Process, patience: float = 5.0) -> int:
+    def stop(self, process: Process, patience: float = 15.0) -> int:
         """Ask a process to end, then make it: SIGTERM, and SIGKILL to its whole group after `patience` seconds."""
         if process.poll() is None:
             process.terminate()
@@ -85,7 +85,7 @@ def living_in(namespaces: Sequence[str]) -> dict[int, str]:
     return found
 
 
-def end(pids: Sequence[int], patience: float = 2.0) -> None:
+def end(pids: Sequence[int], patience: float = 10.0) -> None:
     """Kill these ids and wait until they are gone (they are not our children, so there is nothing to reap)."""
     for pid in pids:
         with suppress(ProcessLookupError):
