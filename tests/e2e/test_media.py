@@ -5,7 +5,7 @@ import re
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 
 import pytest
 
@@ -15,6 +15,7 @@ from lab.eventually import eventually
 from lab.network import Lab, Machine
 from lab.node import Node
 from lab.packets import Address
+from lab.processes import paused
 from lab.sipp import Transport, sipp
 from sipward.settings import Control
 
@@ -172,16 +173,6 @@ def test_equal_call_ids_of_two_tenants_are_two_calls(
 
 
 # --- without rtpengine -----------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def paused(pid: int) -> Iterator[None]:
-    """A process that does not answer meanwhile."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from lab.eventually import eventually, seconds_until
 from lab.network import Lab, Machine
 from lab.node import CHECKOUT, FQDN, Node
 from lab.probe import Answerer, Asker
+from lab.processes import paused
 from lab.sipp import SippError, sipp
 from sipward import rpc, settings
 
@@ -401,16 +402,12 @@ def test_the_status_of_a_node_that_is_ready_is_told_to_people_and_to_programs(no
 
 
 def test_the_status_of_a_node_whose_media_is_hung_is_not_ready_and_names_it(node: Node) -> None:
-    pid = main_process("rtpengine")(node)
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with paused(main_process("rtpengine")(node)):
         shown = node.sipward("status")
         assert (shown.code, shown.output.splitlines()[0].startswith("NOT ready")) == (1, True), shown
         assert re.search(r"^ *rtpengine +down +does not answer at 127.0.0.1:2223$", shown.output, re.MULTILINE)
         # Kamailio too: a question of its own that is still under way would count against rtpengine later.
         eventually(lambda: not all(engine["active"] for engine in node.rpc("rtpengine.show", "all")))
-    finally:
-        os.kill(pid, signal.SIGCONT)
     eventually(lambda: node.ready, BACK_WITHIN)
 
 

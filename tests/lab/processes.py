@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from lab.eventually import eventually
 
 Process = subprocess.Popen[bytes]
 
@@ -69,6 +71,26 @@ class Processes:
                 process.terminate()
         for process in reversed(self._running[:]):
             self.stop(process)
+
+
+@contextmanager
+def paused(pid: int) -> Iterator[None]:
+    """A process that does nothing meanwhile, from the first moment on: its threads take a while to stop."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        eventually(lambda: _states(pid) <= set("TtZX"), what=f"process {pid} has stopped")
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def _states(pid: int) -> set[str]:
+    """The states of a process's threads (proc(5))."""
+    found = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):  # a thread that has just ended
+            found.add((task / "stat").read_text().rpartition(") ")[2][0])
+    return found
 
 
 def living_in(namespaces: Sequence[str]) -> dict[int, str]:
