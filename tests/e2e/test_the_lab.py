@@ -1,5 +1,6 @@
 """The lab itself: what must be red is red, and the tap sees what there is to see. SIPp against SIPp, without a node."""
 
+import subprocess
 import time
 
 import pytest
@@ -68,6 +69,34 @@ def test_audio_to_the_wrong_address_is_red(own_lab: Lab) -> None:
         expect_audio(caller)
     with pytest.raises(AssertionError, match="pbx-outside heard nothing from where it should"):
         expect_audio(callee)
+
+
+def test_audio_that_loses_every_fifth_packet_on_its_way_is_red(own_lab: Lab, pair: tuple[Machine, Machine]) -> None:
+    caller, callee = pair
+    loss = "udp dport 30000-30999 numgen inc mod 5 0 drop"
+    rules = f"table bridge lossy {{ chain forward {{ type filter hook forward priority 0; {loss}; }}; }};"
+    argv = ["nsenter", f"--net=/run/netns/{own_lab.internet}", "--", "nft", rules]
+    subprocess.run(argv, check=True, timeout=PATIENCE)
+    uas = sipp(callee, "call-answered", "uas")
+    sipp(caller, "call-answered", to=callee.address, talk=1.2)
+    uas.wait()
+    with pytest.raises(AssertionError, match=r"bob heard \d+ of \d+ packets"):
+        expect_audio(caller)
+
+
+def test_what_has_arrived_is_seen_though_the_tap_has_had_no_turn() -> None:
+    lab = Lab()  # not entered: its tap's thread does not run
+    try:
+        sender, receiver = lab.phone("bob"), lab.carrier()
+        with sender.socket() as mouth, receiver.socket() as ear:
+            ear.bind((receiver.address, 5060))
+            ear.settimeout(PATIENCE)
+            mouth.sendto(b"OPTIONS sip:x SIP/2.0\r\nCSeq: 1 OPTIONS\r\n\r\n", (receiver.address, 5060))
+            ear.recv(1000)
+        assert [(m.machine, m.direction) for m in lab.wire.messages()] == [("bob", "out"), ("carrier", "in")]
+        assert lab.wire.wait_for(lambda m: m.machine == "carrier").method == "OPTIONS"
+    finally:
+        lab.close()
 
 
 def test_silence_is_told_from_audio(pair: tuple[Machine, Machine]) -> None:
