@@ -5,9 +5,11 @@ import time
 
 import pytest
 
+from lab.agent import Agent
 from lab.calls import expect_audio, expect_silence
 from lab.eventually import PATIENCE, eventually
 from lab.network import Lab, Machine
+from lab.packets import Address
 from lab.sipp import SippError, Transport, sipp
 
 
@@ -33,6 +35,22 @@ def test_a_call_is_seen_with_its_messages_and_its_audio(
     assert requests == ["INVITE", "ACK", "BYE"]
     assert [m.status for m in seen if m.status] == [180, 200, 200]
     assert {m.transport for m in seen} == {transport}
+
+
+@pytest.mark.parametrize("order", [(180, 200), (200, 180)], ids=["in-order", "overtaken"])
+def test_a_180_that_the_200_has_overtaken_does_not_disturb_a_scenario(
+    order: tuple[int, int], pair: tuple[Machine, Machine]
+) -> None:
+    """The node's workers handle the two side by side: either may come first."""
+    caller, callee = pair
+    with Agent(callee, to=Address(caller.address, caller.sip_port)) as agent:
+        uac = sipp(caller, "call-answered", to=callee.address, talk=0.2, background=True)
+        invite = agent.expect("INVITE")
+        for status in order:
+            agent.reply(invite, status, tag="a", body=agent.sdp() if status == 200 else "")
+        agent.expect("ACK")
+        agent.reply(agent.expect("BYE"), 200)
+        uac.wait()
 
 
 def test_a_scenario_that_waits_in_vain_is_red(pair: tuple[Machine, Machine]) -> None:
