@@ -517,8 +517,9 @@ def test_a_change_of_the_service_networks_ends_what_they_no_longer_allow(own_lab
             assert bob.answered_by("sip:acme.example") == "pbx"
         with Node(own_lab, settings={"network": {"service_networks": ["10.5.5.0/24"]}}) as node:
             assert bob.status("sip:acme.example") == 404
-            rejected = node.status()["components"]["routes"]["rejected"]
-            assert "must be inside network.service_networks" in rejected["sipward:tenant:acme"]
+            # It runs by the last good table at first, and has read Redis a moment later.
+            routes = eventually(lambda: (r := node.status()["components"]["routes"])["rejected"] and r)
+            assert "must be inside network.service_networks" in routes["rejected"]["sipward:tenant:acme"]
 
 
 # --- many ---------------------------------------------------------------------------------------------------------
@@ -544,7 +545,7 @@ def test_an_edit_among_a_hundred_thousand_tenants_is_live_within_milliseconds(ow
         with measured_on_the_wire(bob, pbx, pbx2) as routed:
             figures = routed(hand, "t77777", "t77777.example", 60)
         last = node.live("t77777.example")
-        kept = seconds_until(lambda: is_on_disk(node, last), within=30, what="the last edit is on disk")
+        kept = seconds_until(lambda: is_on_disk(node, last), within=120, what="the last edit is on disk")
         memory = describe_memory(node)
         assert node.stop() == 0
     from_disk = seconds_taken(node.start)

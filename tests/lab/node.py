@@ -59,7 +59,7 @@ class Node:
 
     # --- life -----------------------------------------------------------------------------------------------------
 
-    def start(self, within: float = 60.0) -> Self:
+    def start(self, within: float = 120.0) -> Self:
         """Write the configuration, run `sipward up`, and come back when calls can be routed."""
         self.configure()
         self._process = self.machine.popen(self._command("up"), log=self._log("sipward"), env=_ENVIRONMENT)
@@ -72,7 +72,7 @@ class Node:
         self.config.write_text(to_toml(self._table))
         return self
 
-    def wait_ready(self, within: float = 60.0) -> None:
+    def wait_ready(self, within: float = 120.0) -> None:
         """Ask for its status until it is ready; RuntimeError with the logs when it ends or takes too long."""
         deadline = time.monotonic() + within
         while not self.ready:
