@@ -107,10 +107,12 @@ def _lost(machine: Machine, streams: Streams, start: float, end: float) -> str:
     On a busy machine a packet may be late; it is not lost. A PBX may pass on what it gets under the same SSRC: the one
     that has sent most is where it began.
     """
+    running = {stream.key.ssrc for stream in streams if stream.between(start, end)}
     sent: dict[int, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
     for stream in _put_on_the_wire(machine):
-        sent[stream.key.ssrc][stream.key.machine] |= stream.numbers_between(start, end)
-    if not sent:  # by nobody we know
+        if stream.key.ssrc in running:
+            sent[stream.key.ssrc][stream.key.machine] |= stream.numbers_between(start, end)
+    if not sent:  # nothing, or by nobody we know
         packets = streams.between(start, end)
         return f"heard {packets} packets" if packets < AT_LEAST * (end - start) else ""
     began = {ssrc: max(senders.values(), key=len) for ssrc, senders in sent.items()}
