@@ -15,6 +15,7 @@ from typing import Any, Self
 from lab.addresses import DNS, GATEWAY, INTERNET, LOCAL, NODE, SERVICE, SITE
 from lab.eventually import PATIENCE
 from lab.network import Lab, Machine, Place
+from lab.packets import Address
 from lab.processes import Process
 from sipward import live, numbers, rpc
 from sipward import node as product
@@ -61,7 +62,7 @@ class Node:
 
     # --- life -----------------------------------------------------------------------------------------------------
 
-    def start(self, within: float = 60.0) -> Self:
+    def start(self, within: float = 120.0) -> Self:
         """Write the configuration, run `sipward up`, and come back when calls can be routed."""
         self.configure()
         self._process = self.machine.popen(self._command("up"), log=self._log("sipward"), env=_ENVIRONMENT)
@@ -74,7 +75,7 @@ class Node:
         self.config.write_text(to_toml(self._table))
         return self
 
-    def wait_ready(self, within: float = 60.0) -> None:
+    def wait_ready(self, within: float = 120.0) -> None:
         """Ask for its status until it is ready; RuntimeError with the logs when it ends or takes too long."""
         deadline = time.monotonic() + within
         while not self.ready:
@@ -122,6 +123,10 @@ class Node:
     def rpc(self, method: str, *params: object) -> Any:
         """Call a Kamailio RPC command. Raises rpc.UnreachableError, or ValueError when Kamailio refuses."""
         return rpc.kamailio(self.state_dir / "run", method, *params)
+
+    def is_connected(self, place: Address) -> bool:
+        """Whether it has a TCP connection from there."""
+        return any((one["src_ip"], int(one["src_port"])) == place for one in self.rpc("core.tcp_list"))
 
     def media_calls(self) -> list[str]:
         """The calls rtpengine has right now, by `tenant/Call-ID`."""
@@ -196,9 +201,16 @@ class Node:
         key, text = f"sipward:tenant:{name}", json.dumps(value)
         if self.redis("GET", key) == text:
             return
-        before = self.live(f"tenant:{name}"), *map(self.live, _domains(value))
+        keys = [live.tenant_key(name), *_domains(value)]
+        before = [self.live(one) for one in keys]
         self.redis("SET", key, text)
-        self.wait_live(lambda: (self.live(f"tenant:{name}"), *map(self.live, _domains(value))) != before, name)
+
+        def is_live() -> bool:
+            # Entry by entry they are written, all of them the same.
+            now = [self.live(one) for one in keys]
+            return now != before and len(set(now)) == 1
+
+        self.wait_live(is_live, name)
 
     def route_remove(self, name: str) -> None:
         """Delete a tenant by hand and wait until none of its domains leads anywhere."""
@@ -206,7 +218,8 @@ class Node:
         if not text:
             return
         self.redis("DEL", f"sipward:tenant:{name}")
-        self.wait_live(lambda: not any(map(self.live, _domains(json.loads(text)))), name)
+        keys = [live.tenant_key(name), *_domains(json.loads(text))]
+        self.wait_live(lambda: not any(map(self.live, keys)), name)
 
     # --- numbers and trunks ---------------------------------------------------------------------------------------
 
