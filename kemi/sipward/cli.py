@@ -58,10 +58,10 @@ DEFAULT = Path("/etc/sipward/sipward.toml")
 
 @app.command()
 def up(config: Config = DEFAULT) -> None:
-    """Run the node in the foreground until Ctrl-C or SIGTERM."""
+    """Run the node in the foreground until Ctrl-C or SIGTERM. SIGHUP has it take its configuration again."""
     from sipward import node  # noqa: PLC0415 - only this command needs the processes
 
-    raise typer.Exit(node.run(settings.load(config)))
+    raise typer.Exit(node.run(lambda: settings.load(config)))
 
 
 @app.command()

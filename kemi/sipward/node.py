@@ -5,14 +5,15 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from socket import AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, SocketKind, socket
 from typing import Any
 
-from sipward import live, render, rpc
+from sipward import live, reload, render, rpc
 from sipward.addresses import Addresses, resolve
 from sipward.hosts import Address, hostport
 from sipward.settings import Settings, SettingsError
@@ -25,22 +26,68 @@ PRIVATE_MEMORY = 16
 """MB of each Kamailio process."""
 
 
-def run(settings: Settings) -> int:
-    """Run the node in the foreground until SIGTERM or SIGINT. Returns the exit code."""
+def run(load: Callable[[], Settings]) -> int:
+    """Run the node in the foreground until SIGTERM or SIGINT. Returns the exit code.
+
+    `load` reads the configuration: at the start, and after each SIGHUP.
+    """
     # What the components write, logs and data too, is for this user only.
     os.umask(0o077)
+    # Until it is waited for: by default it would end this process.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    settings = load()
     addresses = resolve(settings)
     try:
-        _check_addresses(settings, addresses)
+        check_addresses(settings, addresses)
         with _alone(settings):
-            _check_ports(settings, addresses)
+            _check_ports(_ports(settings, addresses))
             render.write(settings, addresses)
             _remove_stale_sockets(settings)
-            Supervisor(_components(settings), _say).run()
+            running = _Running(load, settings, addresses)
+            Supervisor(_components(settings), _say, running.reload).run()
     except StartError as error:
         _say(str(error))
         return 1
     return 0
+
+
+class _Running:
+    """What a node runs by, and how it takes another configuration: whole, or not at all."""
+
+    def __init__(self, load: Callable[[], Settings], settings: Settings, addresses: Addresses) -> None:
+        self._load = load
+        self._settings = settings
+        self._addresses = addresses
+
+    def reload(self, supervisor: Supervisor) -> None:
+        """Take the configuration as it is now, say what came of it, and answer who asked."""
+        try:
+            outcome = reload.Outcome("", self._take(supervisor))
+            _say(f"took its configuration; started again: {', '.join(outcome.restarted) or 'nothing'}")
+        except (SettingsError, StartError, OSError) as error:
+            outcome = reload.Outcome(str(error), ())
+            _say(f"goes on with the configuration it had: {error}")
+        with suppress(OSError):
+            reload.answer(self._settings, outcome)
+
+    def _take(self, supervisor: Supervisor) -> tuple[str, ...]:
+        settings = self._load()
+        addresses = resolve(settings)
+        if settings.state_dir != self._settings.state_dir:
+            raise SettingsError(f"state_dir: this node runs in {self._settings.state_dir}: stop it before that changes")
+        check_addresses(settings, addresses)
+        _check_ports(_ports(settings, addresses), held=_ports(self._settings, self._addresses))
+        try:
+            render.write(settings, addresses)
+            restarted = supervisor.adopt(_components(settings))
+        except (StartError, OSError):
+            render.write(self._settings, self._addresses)
+            # What does not start now is started again later, as at any other time.
+            with suppress(StartError):
+                supervisor.adopt(_components(self._settings))
+            raise
+        self._settings, self._addresses = settings, addresses
+        return restarted
 
 
 def status(settings: Settings) -> dict[str, Any]:
@@ -86,27 +133,43 @@ def _taken(settings: Settings, name: str, domains: Iterable[str]) -> str:
 def _alone(settings: Settings) -> Iterator[None]:
     """Keep a second node out of this `state_dir`: it would take the first one's sockets for stale ones."""
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (settings.state_dir / "lock").open("ab") as lock:
+    with reload.lock_file(settings).open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise StartError(f"a node already runs in {settings.state_dir} (state_dir)") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
         yield
 
 
-def _check_addresses(settings: Settings, addresses: Addresses) -> None:
+def check_addresses(settings: Settings, addresses: Addresses) -> None:
     """See whether they are this machine's, before anything is written."""
     for address, key in _listening(settings, addresses):
         _try_to_bind(address, 0, SOCK_DGRAM, key)
 
 
-def _check_ports(settings: Settings, addresses: Addresses) -> None:
-    """Try what the components will listen on: their own words for what is in the way are many, and in their logs."""
+type _Ports = dict[tuple[Address, int, SocketKind], str]
+
+
+def _ports(settings: Settings, addresses: Addresses) -> _Ports:
+    """What the components listen on, each with the key that has named its address."""
     port, control = settings.network.sip_port, settings.rtp.control
+    found: _Ports = {}
     for address, key in _listening(settings, addresses):
-        _try_to_bind(address, port, SOCK_DGRAM, key)
-        _try_to_bind(address, port, SOCK_STREAM, key)
-    _try_to_bind(control.address, control.port, SOCK_DGRAM, "rtp.control")
+        found |= {(address, port, SOCK_DGRAM): key, (address, port, SOCK_STREAM): key}
+    return found | {(control.address, control.port, SOCK_DGRAM): "rtp.control"}
+
+
+def _check_ports(ports: _Ports, held: Collection[tuple[Address, int, SocketKind]] = ()) -> None:
+    """Try what the components will listen on: their own words for what is in the way are many, and in their logs.
+
+    `held`: what they listen on now.
+    """
+    for (address, port, kind), key in ports.items():
+        if (address, port, kind) not in held:
+            _try_to_bind(address, port, kind, key)
 
 
 def _listening(settings: Settings, addresses: Addresses) -> Iterator[tuple[Address, str]]:
@@ -133,7 +196,16 @@ def _try_to_bind(address: Address, port: int, kind: SocketKind, key: str) -> Non
                     raise StartError(f"cannot listen on {transport} {hostport(address, port)}: {error}") from None
 
 
+_READS = {
+    "redis": ("run/redis.conf",),
+    "rtpengine": ("run/rtpengine.conf",),
+    "kamailio": ("run/kamailio.cfg", "run/edge.json", "run/settings.json", "run/addresses.json", "keys"),
+}
+"""What each component reads at its start, below `state_dir`."""
+
+
 def _components(settings: Settings) -> list[Component]:
+    """The components by what is rendered for them now."""
     run_dir, logs = render.run_dir(settings), settings.state_dir / "log"
     components = [
         Component(
@@ -169,6 +241,8 @@ def _components(settings: Settings) -> list[Component]:
             settings.redis_socket.exists,
         )
         components.insert(0, redis)
+    for component in components:
+        component.reads = "\n".join((settings.state_dir / name).read_text() for name in _READS[component.name])
     return components
 
 

@@ -345,7 +345,7 @@ def test_status_that_is_not_ready_says_so(shell: Shell, node: SimpleNamespace) -
 @pytest.mark.parametrize("code", [0, 1, 3])
 def test_up_ends_as_the_node_ends(shell: Shell, node: SimpleNamespace, code: int) -> None:
     seen: list[str] = []
-    node.run = lambda settings: seen.append(settings.fqdn) or code
+    node.run = lambda load: seen.append(load().fqdn) or code
     assert shell.run("up").exit_code == code
     assert seen == ["sip.example.org"]
 
