@@ -77,6 +77,24 @@ def status(config: Config = DEFAULT, as_json: AsJson = False) -> None:
     raise typer.Exit(0 if found["ready"] else 1)
 
 
+@app.command("action")
+def action_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="add-route, get-route, ... as docs/nethvoice.md lists.")],
+    config: Config = DEFAULT,
+) -> None:
+    """Do what a PBX module of NethServer asks by name: JSON on standard input, JSON on standard output."""
+    from sipward import actions  # noqa: PLC0415 - as above
+
+    if name not in actions.ACTIONS:
+        _fail(f"there is no action {show(name)}: there are {', '.join(sorted(actions.ACTIONS))}", 2)
+    answer = actions.run(name, sys.stdin.read(), config, _store)
+    for note in answer.notes:
+        typer.echo(note, err=True)
+    if answer.output is not None:
+        typer.echo(json.dumps(answer.output))
+    raise typer.Exit(answer.code)
+
+
 @app.command()
 def demo() -> None:
     """Play a registration and a call with audio through a node, in networks of its own."""

@@ -140,11 +140,11 @@ class Node:
             rest = rest[int(size) :]
         return calls
 
-    def sipward(self, *arguments: str, timeout: float = 30.0) -> Answer:
-        """Run a command of the product on the node's machine, with the node's configuration."""
+    def sipward(self, *arguments: str, timeout: float = 30.0, stdin: str = "") -> Answer:
+        """Run a command of the product on the node's machine, with the node's configuration; never at a terminal."""
         argv = ["nsenter", f"--net=/run/netns/{self.machine.namespace}", "--", *self._command(*arguments)]
         env = self.lab.processes.with_own(_ENVIRONMENT)
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False, env=env)
+        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=timeout, check=False, env=env)
         return Answer(done.returncode, done.stdout, done.stderr)
 
     def log_tail(self, lines: int = 25) -> str:
