@@ -14,10 +14,11 @@ def mod_init() -> Callbacks:
     node = edge.load(run / "edge.json", run.parent / "keys")
 
     def follow_redis() -> None:
-        # pydantic and redis-py stay out of the workers.
-        from sipward import render, sync, tenants  # noqa: PLC0415
+        # pydantic, redis-py and dnspython stay out of the workers.
+        from sipward import lookup, render, rules, sync  # noqa: PLC0415
 
         settings, addresses = render.read(run)
-        sync.run(kamailio.Table(), settings, tenants.Rules.of(settings, addresses))
+        look_up = lookup.Dns(settings.dns.servers, addresses.own)
+        sync.run(kamailio.Table(), settings, rules.Rules.of(settings, addresses), look_up)
 
     return Callbacks(kamailio, Flow(kamailio, node), follow_redis)

@@ -12,9 +12,7 @@ from typing import Any, Protocol
 from sipward import numbers
 from sipward.action_inputs import Address, AddRoute, AddTrunk, Destination, OneRoute, OneTrunk
 from sipward.live import domain_key
-
-TENANT = "tenant"
-NUMBER = "number"
+from sipward.records import Kind
 
 type Value = Mapping[str, Any]
 """One value in Redis, an object."""
@@ -28,16 +26,16 @@ class Values(Protocol):
     plan: numbers.Plan
     """How numbers are dialled where the node stands."""
 
-    def get(self, kind: str, name: str) -> Value | None:
+    def get(self, kind: Kind, name: str) -> Value | None:
         """One value; None when there is none that can be read."""
 
-    def all(self, kind: str) -> Mapping[str, Value]:
+    def all(self, kind: Kind) -> Mapping[str, Value]:
         """All that can be read, by name."""
 
-    def put(self, kind: str, name: str, value: Value) -> None:
+    def put(self, kind: Kind, name: str, value: Value) -> None:
         """Check a value and write it. Raises InputError, in the words of the value's fields."""
 
-    def remove(self, kind: str, name: str) -> None:
+    def remove(self, kind: Kind, name: str) -> None:
         """Remove a value, if it is there."""
 
 
@@ -47,7 +45,7 @@ class Values(Protocol):
 def add_route(values: Values, route: AddRoute) -> None:
     """Have a domain lead to these addresses and no others."""
     name, old = _owner(values, route.domain) or (_free_name(values, route.domain), {"domains": [route.domain]})
-    values.put(TENANT, name, {**old, "instances": _instances(old, route.address)})
+    values.put(Kind.TENANT, name, {**old, "instances": _instances(old, route.address)})
 
 
 def get_route(values: Values, route: OneRoute) -> Value:
@@ -62,14 +60,14 @@ def remove_route(values: Values, route: OneRoute) -> None:
         return
     name, value = owner
     if rest := [domain for domain in value["domains"] if domain_key(domain) != route.domain]:
-        values.put(TENANT, name, {**value, "domains": rest})
+        values.put(Kind.TENANT, name, {**value, "domains": rest})
     else:
-        values.remove(TENANT, name)
+        values.remove(Kind.TENANT, name)
 
 
 def list_routes(values: Values) -> list[Value]:
     """All domains, each with where it leads."""
-    routes = {domain: _addresses(value) for value in values.all(TENANT).values() for domain in _domains(value)}
+    routes = {domain: _addresses(value) for value in values.all(Kind.TENANT).values() for domain in _domains(value)}
     return [{"domain": domain, "address": routes[domain]} for domain in sorted(routes)]
 
 
@@ -89,16 +87,16 @@ def _made_name(domain: str) -> str:
 def _free_name(values: Values, domain: str) -> str:
     """Another's tenant may have the name already."""
     name = tenant_name(domain)
-    return name if values.get(TENANT, name) is None else _made_name(domain)
+    return name if values.get(Kind.TENANT, name) is None else _made_name(domain)
 
 
 def _owner(values: Values, domain: str) -> tuple[str, Value] | None:
     """The tenant that has a domain, with its value. It is mostly the one of that name: not all need be read."""
     name = tenant_name(domain)
-    likely = values.get(TENANT, name)
+    likely = values.get(Kind.TENANT, name)
     if likely is not None and domain in _domains(likely):
         return name, likely
-    return next(((name, value) for name, value in values.all(TENANT).items() if domain in _domains(value)), None)
+    return next(((name, value) for name, value in values.all(Kind.TENANT).items() if domain in _domains(value)), None)
 
 
 def _domains(value: Value) -> list[str]:
@@ -112,7 +110,7 @@ def add_trunk(values: Values, trunk: AddTrunk) -> None:
     """Have the numbers of a rule lead to this destination and no other."""
     name, old = _number(values, trunk.rule) or (trunk.rule, {})
     kept = {field: value for field, value in old.items() if field not in ("tenant", "instances", "exact")}
-    values.put(NUMBER, name, {**kept, "instances": _instances(old, (trunk.destination,))})
+    values.put(Kind.NUMBER, name, {**kept, "instances": _instances(old, (trunk.destination,))})
 
 
 def get_trunk(values: Values, trunk: OneTrunk) -> Value:
@@ -125,27 +123,27 @@ def get_trunk(values: Values, trunk: OneTrunk) -> Value:
 def remove_trunk(values: Values, trunk: OneTrunk) -> None:
     """Forget a rule."""
     if found := _number(values, trunk.rule):
-        values.remove(NUMBER, found[0])
+        values.remove(Kind.NUMBER, found[0])
 
 
 def list_trunks(values: Values) -> list[Value]:
     """All rules, each with where its numbers lead; not those that count for one carrier alone."""
-    found = {rule: _destination(values, value) for rule, value in values.all(NUMBER).items() if "@" not in rule}
+    found = {rule: _destination(values, value) for rule, value in values.all(Kind.NUMBER).items() if "@" not in rule}
     return [{"rule": rule, "destination": destination} for rule, destination in sorted(found.items()) if destination]
 
 
 def _number(values: Values, rule: str) -> tuple[str, Value] | None:
     """The number with this rule in any of its spellings: `+39...` and `0039...` are one rule."""
-    if (value := values.get(NUMBER, rule)) is not None:
+    if (value := values.get(Kind.NUMBER, rule)) is not None:
         return rule, value
     wanted = numbers.canonical(rule, values.plan)
-    all_numbers = values.all(NUMBER).items()
+    all_numbers = values.all(Kind.NUMBER).items()
     return next(((name, value) for name, value in all_numbers if numbers.canonical(name, values.plan) == wanted), None)
 
 
 def _destination(values: Values, value: Value) -> Value | None:
     """The first instance of a number's own, or of the tenant that an operator leads it to."""
-    holder = values.get(TENANT, str(value["tenant"])) if value.get("tenant") else value
+    holder = values.get(Kind.TENANT, str(value["tenant"])) if value.get("tenant") else value
     return next(iter(_addresses(holder or {})), None)
 
 

@@ -10,14 +10,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sipward import action_inputs, action_node, action_routes, addresses, numbers, settings
+from sipward import action_inputs, action_node, action_routes, addresses, number_rules, settings, tenants
 from sipward.action_inputs import ROOT, Input, InputError, Problem, with_value
 from sipward.action_node import BAD_INPUT, NOT_DONE
-from sipward.action_routes import TENANT, Value
+from sipward.action_routes import Value
+from sipward.records import Kind, RecordError
 from sipward.reload import Outcome
+from sipward.rules import Rules
 from sipward.settings import Settings, SettingsError
 from sipward.store import ConflictError, Store, StoreError
-from sipward.tenants import Rules, TenantError, parse
 
 type OpenStore = Callable[[Settings], AbstractContextManager[Store]]
 
@@ -76,23 +77,24 @@ class _Values:
     def __init__(self, store: Store, node: Settings) -> None:
         self._store = store
         self._rules = Rules.of(node, addresses.resolve(node))
-        self.plan = numbers.Plan()
+        self.plan = self._rules.plan
 
-    def get(self, kind: str, name: str) -> Value | None:
-        return _object(self._store.get(name))
+    def get(self, kind: Kind, name: str) -> Value | None:
+        return _object(self._store.get(kind, name))
 
-    def all(self, kind: str) -> Mapping[str, Value]:
-        found = {name: _object(raw) for name, raw in self._store.list().items()}
+    def all(self, kind: Kind) -> Mapping[str, Value]:
+        found = {name: _object(raw) for name, raw in self._store.list(kind).items()}
         return {name: value for name, value in found.items() if value is not None}
 
-    def put(self, kind: str, name: str, value: Value) -> None:
+    def put(self, kind: Kind, name: str, value: Value) -> None:
+        parse = tenants.parse if kind is Kind.TENANT else number_rules.parse
         try:
             self._store.put(parse(name, json.dumps(value), self._rules))
-        except (TenantError, ConflictError) as error:
+        except (RecordError, ConflictError) as error:
             raise InputError([_problem(kind, line) for line in str(error).splitlines()], BAD_INPUT) from None
 
-    def remove(self, kind: str, name: str) -> None:
-        self._store.remove(name)
+    def remove(self, kind: Kind, name: str) -> None:
+        self._store.remove(kind, name)
 
 
 def _object(raw: object) -> Value | None:
@@ -104,11 +106,11 @@ def _object(raw: object) -> Value | None:
     return value if isinstance(value, dict) else None
 
 
-def _problem(kind: str, line: str) -> Problem:
+def _problem(kind: Kind, line: str) -> Problem:
     """A refusal of a value, in the words of the action's input."""
     match = _LINE.fullmatch(line)
     key, error = (match[1], match[2]) if match else (ROOT, line)
-    if kind == TENANT:
+    if kind is Kind.TENANT:
         key = re.sub(r"^instances\[(\d+)\]", r"address.\1", key).replace("domains", "domain")
         key = re.sub(r"^instances$", "address", key)
     else:

@@ -17,14 +17,16 @@ from typer.core import TyperGroup
 
 from sipward import addresses, settings, snapshot
 from sipward.problems import show
+from sipward.records import Kind, RecordError, check_name
 from sipward.routes import Routes
+from sipward.rules import Rules
 from sipward.settings import Settings, SettingsError
 from sipward.snapshot import SnapshotError
 from sipward.store import ConflictError, Store, StoreError, UnreachableError, Value, redis_cli
-from sipward.tenants import Rules, TenantError, TenantRecord, check_name, parse
+from sipward.tenants import TenantRecord, parse
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
-_BAD_INPUT = (SettingsError, TenantError, ConflictError)
+_BAD_INPUT = (SettingsError, RecordError, ConflictError)
 _NOT_DONE = (StoreError, SnapshotError)
 
 
@@ -155,8 +157,8 @@ def add(
     value = {"domains": domain, "instances": [_instance(text) for text in instance], "redirect": redirect}
     record = parse(name, json.dumps(value), Rules.of(node, addresses.resolve(node)))
     with _store(node) as store:
-        if not replace and store.get(name) is not None:
-            raise TenantError(f"tenant {name} exists: --replace overwrites it")
+        if not replace and store.get(Kind.TENANT, name) is not None:
+            raise RecordError(f"tenant {name} exists: --replace overwrites it")
         store.put(record)
     typer.echo(f"tenant {name}: {', '.join(record.domains)} -> {', '.join(i.uri for i in record.value.instances)}")
 
@@ -167,7 +169,7 @@ def show_route(name: Name, config: Config = DEFAULT) -> None:
     check_name(name)
     node = settings.load(config)
     with _store(node) as store:
-        value = store.get(name)
+        value = store.get(Kind.TENANT, name)
         problem = _unused(node, store, {name: value}).get(name) if value is not None else None
     match value:
         case None:
@@ -183,7 +185,7 @@ def list_routes(config: Config = DEFAULT, as_json: AsJson = False) -> None:
     """List all tenants in Redis, the ones that are not used too."""
     node = settings.load(config)
     with _store(node) as store:
-        values = store.list()
+        values = store.list(Kind.TENANT)
         unused = _unused(node, store, values)
     found = {name: unused.get(name) or _record(name, value) for name, value in values.items()}
     if as_json:
@@ -197,7 +199,7 @@ def remove(name: Name, config: Config = DEFAULT) -> None:
     """Remove a tenant; its next call is refused."""
     check_name(name)
     with _store(settings.load(config)) as store:
-        if not store.remove(name):
+        if not store.remove(Kind.TENANT, name):
             _fail(f"there is no tenant {name}", 1)
     typer.echo(f"tenant {name} removed")
 
@@ -214,12 +216,15 @@ def accept(config: Config = DEFAULT) -> None:
 def restore(config: Config = DEFAULT) -> None:
     """Write the node's last good table back into Redis; what is there already stays."""
     node = settings.load(config)
-    last = snapshot.load(node.routes_file)
-    if last is None:
-        raise SnapshotError(f"{node.routes_file}: there is no last good table")
+    tables = {kind: snapshot.load(node.table_file(kind)) for kind in Kind}
+    if tables[Kind.TENANT] is None:
+        raise SnapshotError(f"{node.table_file(Kind.TENANT)}: there is no last good table")
     with _store(node) as store:
-        written = store.fill({name: row.raw for name, row in last.rows.items()})
-    typer.echo(f"{written} of {len(last.rows)} tenants were missing in Redis and are written back")
+        for kind, last in tables.items():
+            values = {row.name: row.raw for row in last.rows} if last else {}
+            if values or kind is Kind.TENANT:
+                written = store.fill(kind, values)
+                typer.echo(f"{written} of {len(values)} {kind}s were missing in Redis and are written back")
 
 
 def main() -> None:
@@ -239,7 +244,7 @@ def _instance(text: str) -> dict[str, object]:
     for field in fields:
         key, equals, value = field.partition("=")
         if not equals or key == "uri":
-            raise TenantError(
+            raise RecordError(
                 f"--instance {show(text)}: must be URI[,weight=N][,priority=N][,description=TEXT][,drain=true]"
             )
         found[key] = _plain(value)
@@ -267,15 +272,15 @@ def _unused(node: Settings, store: Store, values: Mapping[str, Value]) -> dict[s
     rules = _rules(node)
     records = {name: _record(name, value, rules) for name, value in values.items()}
     bad = {name: record for name, record in records.items() if isinstance(record, str)}
-    good = {name: record.domains for name, record in records.items() if not isinstance(record, str)}
-    if (said := rejected(node, good)) is not None:
+    good = {name: record for name, record in records.items() if not isinstance(record, str)}
+    if (said := rejected(node, Kind.TENANT, good)) is not None:
         return bad | said
     routes = Routes(rules)
     with suppress(SnapshotError):
-        if last := snapshot.load(node.routes_file):
-            routes.resume(last)
-    routes.load(store.list())
-    return routes.rejected
+        if last := snapshot.load(node.table_file(Kind.TENANT)):
+            routes.resume(Kind.TENANT, last)
+    routes.load({Kind.TENANT: store.list(Kind.TENANT)})
+    return routes.keepers[Kind.TENANT].rejected
 
 
 def _record(name: str, value: Value, rules: Rules | None = None) -> TenantRecord | str:
@@ -284,7 +289,7 @@ def _record(name: str, value: Value, rules: Rules | None = None) -> TenantRecord
         return value.reason
     try:
         return parse(name, value, rules)
-    except TenantError as error:
+    except RecordError as error:
         return "; ".join(str(error).splitlines())
 
 
@@ -325,6 +330,8 @@ def _print_status(found: dict[str, Any]) -> None:
     rejected = routes.get("rejected", {})
     for key, reason in rejected.items():
         console.print(Text(f"  not used: {key}: {reason}", style="red"))
+    for name, reason in routes.get("unresolved", {}).items():
+        console.print(Text(f"  not resolved: {name}: {reason}", style="yellow"))
     if (more := routes.get("rejected_total", 0) - len(rejected)) > 0:
         console.print(f"  not used: {more} more; `sipward route list` shows all")
     if counters := found.get("counters"):
@@ -333,4 +340,5 @@ def _print_status(found: dict[str, Any]) -> None:
 
 
 def _count(component: dict[str, Any]) -> str:
-    return f"{component['tenants']} tenants, {component['domains']} domains" if "tenants" in component else ""
+    kinds = ("tenants", "domains", "numbers", "trunks")
+    return ", ".join(f"{component[kind]} {kind}" for kind in kinds if kind in component)

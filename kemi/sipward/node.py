@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import sysconfig
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from socket import AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, SocketKind, socket
 from typing import Any
@@ -16,11 +16,12 @@ from typing import Any
 from sipward import live, reload, render, rpc
 from sipward.addresses import Addresses, resolve
 from sipward.hosts import Address, hostport
+from sipward.records import Kind, Record
 from sipward.settings import Settings, SettingsError
-from sipward.store import TENANT
+from sipward.store import key, taken_by
 from sipward.supervisor import Component, StartError, Supervisor
 
-SHARED_MEMORY = 512
+SHARED_MEMORY = 2048
 """MB that Kamailio may use for routes, transactions and connections; taken from the machine only as it is used."""
 PRIVATE_MEMORY = 16
 """MB of each Kamailio process."""
@@ -104,28 +105,34 @@ def status(settings: Settings) -> dict[str, Any]:
     return {"ready": ready, "components": components, "counters": _counters(settings)}
 
 
-def rejected(settings: Settings, claims: Mapping[str, Iterable[str]]) -> dict[str, str] | None:
-    """Tenants whose value the running node does not use, with its reasons; None when no node runs.
+def rejected(settings: Settings, kind: Kind, good: Mapping[str, Record]) -> dict[str, str] | None:
+    """Values of a kind that the running node does not use, by name, with its reasons; None when no node runs.
 
-    `claims`: the domains of tenants whose values are good in themselves. The node names only so many; of the others
-    the live table says who has their domains.
+    `good`: the values that are good in themselves. The node names only so many; of the others the live table says who
+    has what they claim.
     """
     routes = _routes(settings)
     if not routes:
         return None
-    named = {key.removeprefix(TENANT): str(reason) for key, reason in routes["rejected"].items()}
-    if routes["rejected_total"] > len(named):
-        named = {name: why for name, domains in claims.items() if (why := _taken(settings, name, domains))} | named
+    prefix = key(kind, "")
+    said = routes["rejected"].items()
+    named = {text.removeprefix(prefix): str(reason) for text, reason in said if text.startswith(prefix)}
+    if routes["rejected_total"] > len(said):
+        named = {name: why for name, record in good.items() if (why := _taken(settings, record))} | named
     return named
 
 
-def _taken(settings: Settings, name: str, domains: Iterable[str]) -> str:
-    """Which of a tenant's domains is another's in the live table, in the words of `routes`; empty when none is."""
-    for domain in domains:
-        entry = _ask(lambda: rpc.kamailio(render.run_dir(settings), "htable.get", live.TABLE, domain))  # noqa: B023
-        owner = live.decode(entry["item"]["value"]).name if entry else name
-        if owner != name:
-            return f"domains: {domain} belongs to tenant {owner}"
+def _taken(settings: Settings, record: Record) -> str:
+    """Which of a record's claims is another's in the live table, in the words of `store`; empty when none is."""
+    for claim, entry in record.entries.items():
+        if claim not in record.claims:
+            continue
+        found = _ask(lambda: rpc.kamailio(render.run_dir(settings), "htable.get", live.TABLE, claim))  # noqa: B023
+        there = found["item"]["value"] if found else entry
+        if record.kind is Kind.TENANT and (owner := live.decode(there).name) != record.name:
+            return taken_by(record.kind, claim, owner)
+        if record.kind is Kind.NUMBER and there != entry:
+            return taken_by(record.kind, claim, "of another spelling")
     return ""
 
 
@@ -146,8 +153,8 @@ def _alone(settings: Settings) -> Iterator[None]:
 
 def check_addresses(settings: Settings, addresses: Addresses) -> None:
     """See whether they are this machine's, before anything is written."""
-    for address, key in _listening(settings, addresses):
-        _try_to_bind(address, 0, SOCK_DGRAM, key)
+    for address, name in _listening(settings, addresses):
+        _try_to_bind(address, 0, SOCK_DGRAM, name)
 
 
 type _Ports = dict[tuple[Address, int, SocketKind], str]
@@ -157,8 +164,8 @@ def _ports(settings: Settings, addresses: Addresses) -> _Ports:
     """What the components listen on, each with the key that has named its address."""
     port, control = settings.network.sip_port, settings.rtp.control
     found: _Ports = {}
-    for address, key in _listening(settings, addresses):
-        found |= {(address, port, SOCK_DGRAM): key, (address, port, SOCK_STREAM): key}
+    for address, name in _listening(settings, addresses):
+        found |= {(address, port, SOCK_DGRAM): name, (address, port, SOCK_STREAM): name}
     return found | {(control.address, control.port, SOCK_DGRAM): "rtp.control"}
 
 
@@ -167,9 +174,9 @@ def _check_ports(ports: _Ports, held: Collection[tuple[Address, int, SocketKind]
 
     `held`: what they listen on now.
     """
-    for (address, port, kind), key in ports.items():
+    for (address, port, kind), name in ports.items():
         if (address, port, kind) not in held:
-            _try_to_bind(address, port, kind, key)
+            _try_to_bind(address, port, kind, name)
 
 
 def _listening(settings: Settings, addresses: Addresses) -> Iterator[tuple[Address, str]]:
@@ -178,7 +185,7 @@ def _listening(settings: Settings, addresses: Addresses) -> Iterator[tuple[Addre
     yield from ((address, "network.service_address") for address in addresses.service)
 
 
-def _try_to_bind(address: Address, port: int, kind: SocketKind, key: str) -> None:
+def _try_to_bind(address: Address, port: int, kind: SocketKind, name: str) -> None:
     with socket(AF_INET6 if address.version == 6 else AF_INET, kind) as trial:
         if kind is SOCK_STREAM:
             # Connections of an earlier run that are still closing are in nobody's way.
@@ -189,7 +196,7 @@ def _try_to_bind(address: Address, port: int, kind: SocketKind, key: str) -> Non
             transport = "tcp" if kind is SOCK_STREAM else "udp"
             match error.errno:
                 case errno.EADDRNOTAVAIL:
-                    raise SettingsError(f"{key}: {address} is not an address of this machine") from None
+                    raise SettingsError(f"{name}: {address} is not an address of this machine") from None
                 case errno.EADDRINUSE:
                     raise StartError(f"{transport} {hostport(address, port)} is in use by another program") from None
                 case _:
@@ -231,6 +238,7 @@ def _components(settings: Settings) -> list[Component]:
             {"SIPWARD_RUN": str(run_dir), "PYTHONPATH": sysconfig.get_path("purelib")},
             # Without a last good table it is ready when Redis has been asked.
             lambda: str(_routes(settings).get("redis", "")),
+            lambda: bool(_routes(settings).get("loading")),
         ),
     ]
     if not settings.redis.url:

@@ -29,12 +29,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from sipward import problems
 from sipward.hosts import Address, Network, hostport, is_host_name, parse_address
+from sipward.numbers import Plan
 from sipward.problems import refuse, within
 
 PREFIX = "SIPWARD_"
 NESTED = "__"
 _UNIX_PATH_MAX = 107
 _RTP_NARROWEST = 100
+_PREFIX_MAX = 8
 _LAUNCHERS = frozenset({"ROOT", "MIRROR", "RUN"})
 """What else is told by variables with our prefix: to the launcher, and to the components by the node."""
 
@@ -124,6 +126,12 @@ def _interface(value: str | None) -> str | None:
     if value and (len(value) > 15 or value.startswith("-") or not value.isprintable() or set(value) & set("/ ")):
         raise refuse("must be the name of a network interface, such as eth0")
     return value or None
+
+
+def _digits(value: str) -> str:
+    if value and not (value.isascii() and value.isdigit() and len(value) <= _PREFIX_MAX):
+        raise refuse(f"must be at most {_PREFIX_MAX} digits, or empty")
+    return value
 
 
 OneAddress = Annotated[Address, BeforeValidator(_address), AfterValidator(_usable)]
@@ -257,6 +265,29 @@ class SipSettings(Section):
     """Seconds after which an instance that says nothing at all is given up."""
 
 
+class NumbersSettings(Section):
+    """`[numbers]`: how numbers are dialled where the node stands."""
+
+    country_code: Annotated[str, AfterValidator(_digits)] = ""
+    """Without `+`: `39`. Empty: a number without `+` is of no country."""
+    international_prefix: Annotated[str, AfterValidator(_digits)] = "00"
+    """What is dialled before a country code."""
+    national_prefix: Annotated[str, AfterValidator(_digits)] = ""
+    """What is dialled before an area code and falls away behind the country code: `0` in Germany, nothing in Italy."""
+
+    @property
+    def plan(self) -> Plan:
+        """The settings as numbers are read by them."""
+        return Plan(self.country_code, self.international_prefix, self.national_prefix)
+
+
+class DnsSettings(Section):
+    """`[dns]`: who is asked where the host names of trunks lead."""
+
+    servers: Annotated[tuple[OneAddress, ...], BeforeValidator(_listed)] = ()
+    """Name servers; empty: those of the machine."""
+
+
 class Settings(BaseSettings):
     """Everything a node is told. Frozen; make one with `load`."""
 
@@ -280,6 +311,8 @@ class Settings(BaseSettings):
     rtp: RtpSettings = RtpSettings()
     redis: RedisSettings = RedisSettings()
     sip: SipSettings = SipSettings()
+    numbers: NumbersSettings = NumbersSettings()
+    dns: DnsSettings = DnsSettings()
 
     @property
     def redis_url(self) -> str:
@@ -291,10 +324,14 @@ class Settings(BaseSettings):
         """Where the node's own Redis listens."""
         return self.state_dir / "redis" / "redis.sock"
 
+    def table_file(self, kind: str) -> Path:
+        """The last good table of a kind of values."""
+        return self.state_dir / "table" / f"{kind}s.jsonl"
+
     @property
-    def routes_file(self) -> Path:
-        """The last good table."""
-        return self.state_dir / "routes.json"
+    def answers_file(self) -> Path:
+        """Where the host names of trunks have led."""
+        return self.state_dir / "table" / "answers.json"
 
     @classmethod
     def settings_customise_sources(

@@ -1,20 +1,24 @@
 """The last good table on disk, so that a node starts and routes without Redis.
 
-`routes.json`: a line for what it was made under, then one line a tenant. Written to a temporary file first and renamed,
-so that it is whole or not there; in a thread of its own, so that no edit waits for the disk.
+A file for each kind of value: a line for what it was made under, one line a row, a line with the checksum of it all.
+Written to a temporary file first and renamed, so that it is whole or not there; in a thread of its own, so that no edit
+waits for the disk. A row is that line in memory, too: a million of them are small, and ready to be written.
 """
 
 import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
 from itertools import batched
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
+from zlib import crc32
 
-_VERSION = 1
+from sipward.records import Record
+
+_VERSION = 2
 _CHUNK = 500
 _PAUSE = 1.0
 
@@ -24,30 +28,77 @@ class SnapshotError(Exception):
 
 
 class Row(NamedTuple):
-    """A tenant that runs: its value in Redis, its domains and its entry in the live table."""
+    """A value that runs: its name and text in Redis, and what it is in the live table."""
 
+    name: str
     raw: str
-    domains: tuple[str, ...]
-    entry: str
+    claims: tuple[str, ...]
+    entries: dict[str, str]
+    member: str = ""
+    shares: tuple[str, ...] = ()
+    asks: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, record: Record, raw: str) -> Self:
+        """Make the row of a checked value."""
+        shares = record.shares
+        return cls(
+            record.name, raw, record.claims, dict(record.entries), record.member if shares else "", shares, record.asks
+        )
+
+    @classmethod
+    def read(cls, line: str) -> Self:
+        """Read what `line` wrote."""
+        name, raw, claims, texts, *rest = json.loads(line)
+        entries = {key: text for text, *keys in texts for key in keys}
+        if not rest:
+            return cls(name, raw, tuple(claims), entries)
+        member, shares, asks = rest
+        return cls(name, raw, tuple(claims), entries, member, tuple(shares), tuple(asks))
+
+    @property
+    def line(self) -> str:
+        """The row as one line; a text that is at several keys is there once."""
+        keys: dict[str, list[str]] = {}
+        for key, text in self.entries.items():
+            keys.setdefault(text, [text]).append(key)
+        found: list[object] = [self.name, self.raw, self.claims, list(keys.values())]
+        if self.shares or self.asks:
+            found += [self.member, self.shares, self.asks]
+        return _encode(found)
+
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A table at one moment. `made_under` names the rules its rows were checked by."""
+    """The rows of one kind at one moment. `made_under` names the rules they were checked by."""
 
     made_under: str
-    rows: Mapping[str, Row] = field(default_factory=dict)
+    lines: Sequence[str] = ()
     withheld: Set[str] = frozenset()
+
+    @property
+    def rows(self) -> Iterator[Row]:
+        """The rows, read one after the other."""
+        return map(Row.read, self.lines)
 
 
 def load(path: Path) -> Snapshot | None:
     """Read the file; None when there is none. Raises SnapshotError when it cannot be used."""
     try:
-        content = json.loads(path.read_bytes())
-        if content["version"] != _VERSION:
+        content = path.read_bytes()
+        if not content.endswith(b"\n"):
+            raise SnapshotError(f"{path}: cannot be used: it is cut short")
+        end = content.rindex(b"\n", 0, len(content) - 1) + 1
+        if json.loads(content[end:]) != crc32(memoryview(content)[:end]):
+            raise SnapshotError(f"{path}: cannot be used: it is not what was written")
+        head, *lines = content[: end - 1].decode("ascii").split("\n")
+        made = json.loads(head)
+        if made["version"] != _VERSION:
             raise SnapshotError(f"{path}: of another version")
-        rows = {name: Row(raw, tuple(domains), entry) for name, (raw, domains, entry) in content["tenants"].items()}
-        return Snapshot(content["made_under"], rows, frozenset(content["withheld"]) & rows.keys())
+        return Snapshot(str(made["made_under"]), lines, frozenset(made["withheld"]))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -56,31 +107,33 @@ def load(path: Path) -> Snapshot | None:
 
 def save(path: Path, snapshot: Snapshot) -> None:
     """Write the file. Raises OSError, and then leaves the old one as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
     # The values may hold what customers keep to themselves: for the node's own user only.
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "w", encoding="ascii") as file:
-        file.writelines(_text(snapshot))
+    with open(descriptor, "wb") as file:
+        file.writelines(_parts(snapshot))
         file.flush()
         os.fsync(descriptor)
     temporary.replace(path)
     _sync_directory(path.parent)
 
 
-def _text(snapshot: Snapshot) -> Iterator[str]:
-    """The file's text in chunks: one big `dumps` would hold up the other thread, and with it the edits."""
+def _parts(snapshot: Snapshot) -> Iterator[bytes]:
+    """The file in chunks, the checksum of all others last."""
+    checksum = 0
+    for chunk in _chunks(snapshot):
+        checksum = crc32(chunk, checksum)
+        yield chunk
+    yield b"%d\n" % checksum
+
+
+def _chunks(snapshot: Snapshot) -> Iterator[bytes]:
+    """Small ones: a big one would hold up the other thread, and with it the edits."""
     head = {"version": _VERSION, "made_under": snapshot.made_under, "withheld": sorted(snapshot.withheld)}
-    yield f'{json.dumps(head)[:-1]}, "tenants": {{'
-    separator = "\n"
-    for some in batched(snapshot.rows.items(), _CHUNK, strict=False):
-        yield separator + ",\n".join(f"{json.dumps(name)}: {json.dumps(_listed(row))}" for name, row in some)
-        separator = ",\n"
-    yield "\n}}\n"
-
-
-def _listed(row: Row) -> list[object]:
-    return [row.raw, row.domains, row.entry]
+    yield json.dumps(head).encode() + b"\n"
+    for some in batched(snapshot.lines, _CHUNK, strict=False):
+        yield "\n".join(some).encode() + b"\n"
 
 
 def _sync_directory(path: Path) -> None:
@@ -96,7 +149,7 @@ class Writer:
 
     def __init__(self, path: Path) -> None:
         """Start nothing yet: threads begin with an offer, after the fork."""
-        self._path = path
+        self.path = path
         self._thread = threading.Thread()
         self._rested_at = 0.0
         self.complaint = ""
@@ -127,7 +180,7 @@ class Writer:
 
     def _saved(self, snapshot: Snapshot) -> str:
         try:
-            save(self._path, snapshot)
+            save(self.path, snapshot)
         except (OSError, ValueError) as error:
-            return f"the last good table cannot be written to {self._path}: {error}"
+            return f"the last good table cannot be written to {self.path}: {error}"
         return ""

@@ -1,4 +1,4 @@
-"""Tenant routes in Redis. The only file that knows the keys, and the only one that speaks to Redis.
+"""Tenants, numbers and trunks in Redis. The only file that knows the keys, and the only one that speaks to Redis.
 
 `Store` is for commands: one question, one answer, StoreError when there is none. `watch` is for the sync process: it
 never ends and never raises; what is wrong with Redis comes as an event like everything else.
@@ -6,7 +6,7 @@ never ends and never raises; what is wrong with Redis comes as an event like eve
 
 import json
 import time
-from collections.abc import Collection, Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import batched
@@ -18,15 +18,15 @@ from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sipward.live import domain_key
-from sipward.tenants import TenantRecord
+from sipward.records import Kind, Record
 
 PREFIX = "sipward:"
-TENANT = f"{PREFIX}tenant:"
 ACCEPT = f"{PREFIX}accept"
 """Set for a minute by `route accept`: take Redis as it is, whatever vanished."""
 PROBE = f"{PREFIX}probe"
 """Never exists: setting it only if it does shows whether Redis takes writes, and writes nothing."""
 
+_KINDS = frozenset(Kind)
 _INVALIDATE = "__redis__:invalidate"
 _ACCEPT_SECONDS = 60
 _BATCH = 500
@@ -41,11 +41,15 @@ class StoreError(Exception):
 
 
 class ConflictError(StoreError):
-    """The value may not be stored: a domain belongs to another tenant."""
+    """The value may not be stored: another one has its domain or rule."""
 
 
 class UnreachableError(StoreError):
     """There is no connection to Redis."""
+
+
+class _FlushedError(Exception):
+    """All keys are gone at once."""
 
 
 class _RefusedError(StoreError):
@@ -63,18 +67,31 @@ type Value = bytes | Unreadable
 
 
 @dataclass(frozen=True, slots=True)
-class Everything:
-    """All tenants as Redis has them, after a connect or a flush."""
+class Listed:
+    """The names of all there is, after a connect or a flush. The values follow as `Found`, then `Complete`."""
 
-    values: Mapping[str, Value]
+    names: Mapping[Kind, Collection[str]]
     accepted: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
-    """Tenants someone has just written; None means gone."""
+class Found:
+    """Some of the values that are there."""
 
-    values: Mapping[str, Value | None]
+    kind: Kind
+    values: Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """All values have come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Values someone has just written; None means gone."""
+
+    values: Mapping[Kind, Mapping[str, Value | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +106,7 @@ class Health:
     complaint: str
 
 
-type Event = Everything | Changed | Accepted | Health
+type Event = Listed | Found | Complete | Changed | Accepted | Health
 
 
 def redis_cli(url: str) -> tuple[list[str], str]:
@@ -107,8 +124,13 @@ def redis_cli(url: str) -> tuple[list[str], str]:
     return where, str(found.get("password") or "")
 
 
+def key(kind: Kind, name: str) -> str:
+    """The key of a value."""
+    return f"{PREFIX}{kind}:{name}"
+
+
 class Store:
-    """Routes for the command line. Raises StoreError."""
+    """Values for the command line. Raises StoreError."""
 
     def __init__(self, url: str, timeout: float = 2.0) -> None:
         """Connect on first use; `timeout` in seconds for each answer."""
@@ -124,41 +146,56 @@ class Store:
         """Close the connection."""
         self._link.close()
 
-    def get(self, name: str) -> Value | None:
-        """Read one tenant's value as it stands; None when there is none."""
-        return _read(self._link, [name])[name]
+    def get(self, kind: Kind, name: str) -> Value | None:
+        """Read one value as it stands; None when there is none."""
+        return _read(self._link, kind, [name])[name]
 
-    def list(self) -> dict[str, Value]:
-        """Read all tenants' values, by name in order."""
-        return dict(sorted(_read_all(self._link).items()))
+    def list(self, kind: Kind) -> dict[str, Value]:
+        """Read all values of a kind, by name in order."""
+        found: dict[str, Value] = {}
+        for some in batched(sorted(_names(self._link, key(kind, "*"))[kind]), _BATCH, strict=False):
+            found |= _there(_read(self._link, kind, some))
+        return found
 
-    def put(self, record: TenantRecord) -> None:
-        """Write a tenant. Raises ConflictError when another one has a domain of it."""
+    def put(self, record: Record) -> None:
+        """Write a value. Raises ConflictError when another one has a claim of it."""
         self._refuse_conflict(record)
-        self._link.call("SET", _key(record.name), record.to_json())
+        self._link.call("SET", _key(record.kind, record.name), record.to_json())
 
-    def remove(self, name: str) -> bool:
-        """Remove a tenant; False when there is none."""
-        return bool(self._link.call("DEL", _key(name)))
+    def remove(self, kind: Kind, name: str) -> bool:
+        """Remove a value; False when there is none."""
+        return bool(self._link.call("DEL", _key(kind, name)))
 
     def accept(self) -> None:
         """Tell the nodes to take Redis as it is."""
         self._link.call("SET", ACCEPT, "", "EX", _ACCEPT_SECONDS)
 
-    def fill(self, values: Mapping[str, str]) -> int:
-        """Write back the tenants that are missing; those that are there stay. Returns how many were missing."""
-        return sum(self._link.call("SET", _key(name), value, "NX") is not None for name, value in values.items())
+    def fill(self, kind: Kind, values: Mapping[str, str]) -> int:
+        """Write back the values that are missing; those that are there stay. Returns how many were missing."""
+        written = 0
+        for some in batched(values.items(), _BATCH, strict=False):
+            answers = self._link.call_all(("SET", _key(kind, name), value, "NX") for name, value in some)
+            written += sum(answer is not None for answer in answers)
+        return written
 
-    def _refuse_conflict(self, record: TenantRecord) -> None:
-        wanted = set(record.domains)
-        for name, value in self.list().items():
-            taken = wanted & _domains(value) if name != record.name else set()
-            if taken:
-                raise ConflictError(f"domain {min(taken)} belongs to tenant {name}")
+    def _refuse_conflict(self, record: Record) -> None:
+        """Look at those that may have the same claim: few where their names tell, else all."""
+        kind, rivals = record.kind, record.rivals
+        others = self.list(kind) if rivals is None else _there(_read(self._link, kind, rivals)) if rivals else {}
+        for name, value in others.items():
+            # A rival by name has the claim whatever its value.
+            taken = set(record.claims) & _domains(value) if rivals is None else set(record.claims)
+            if taken and name != record.name:
+                raise ConflictError(taken_by(kind, min(taken), name))
+
+
+def taken_by(kind: Kind, claim: str, owner: str) -> str:
+    """Say that a claim is another's."""
+    return f"{kind.claim}: {claim.removeprefix('#')} belongs to {kind} {owner}"
 
 
 def watch(url: str) -> Generator[Event]:
-    """Follow the tenants for ever, through every failure. Yields at least about once a second."""
+    """Follow the values for ever, through every failure. Yields at least about once a second."""
     while True:
         try:
             with closing(_Session(url)) as session:
@@ -184,28 +221,43 @@ class _Session:
     def events(self) -> Iterator[Event]:
         """Listen first, then load: what is written in between is told twice rather than missed."""
         self._listen()
-        yield self._everything()
         while True:
-            keys = self._heard()
-            if keys is None:
-                yield self._everything()
-            elif keys:
-                yield from self._changes(keys)
-            if time.monotonic() >= self._next_beat:
-                yield self._beat()
+            # Until all keys are gone at once: then there is everything to be read again.
+            with suppress(_FlushedError):
+                yield from self._load()
+                while True:
+                    yield from self._news(self._next_beat)
+                    if time.monotonic() >= self._next_beat:
+                        yield self._beat()
 
     def _listen(self) -> None:
         ear = self._ear.call("CLIENT", "ID")
         self._ear.call("SUBSCRIBE", _INVALIDATE)
         self._data.call("CLIENT", "TRACKING", "ON", "REDIRECT", ear, "BCAST", "PREFIX", PREFIX)
 
-    def _everything(self) -> Everything:
-        return Everything(_read_all(self._data), bool(self._data.call("EXISTS", ACCEPT)))
+    def _load(self) -> Iterator[Event]:
+        """Read all there is, and tell in between what is being written."""
+        names: dict[Kind, set[str]] = {kind: set() for kind in Kind}
+        for some in _scan(self._data, f"{PREFIX}*"):
+            for kind, found in some.items():
+                names[kind] |= found
+            yield from self._news()
+        yield Listed(names, bool(self._data.call("EXISTS", ACCEPT)))
+        for kind in Kind:
+            # By name: two that claim the same for the first time are told apart the same way at every start.
+            for batch in batched(sorted(names[kind]), _BATCH, strict=False):
+                yield Found(kind, _there(_read(self._data, kind, batch)))
+                yield from self._news()
+        yield Complete()
 
-    def _heard(self) -> set[str] | None:
-        """Keys written by anyone, as soon as there are some; empty at the next beat; None: all are gone."""
+    def _news(self, until: float = 0.0) -> Iterator[Event]:
+        """What anyone has written, as soon as there is some, or by then. Raises _FlushedError when all is gone."""
+        if keys := self._heard(until):
+            yield from self._changes(keys)
+
+    def _heard(self, until: float) -> set[str]:
         keys: set[str] = set()
-        patience = max(0.0, self._next_beat - time.monotonic())
+        patience = max(0.0, until - time.monotonic())
         for _ in range(_MESSAGES):
             if not self._ear.has_news(0 if keys else patience):
                 break
@@ -213,7 +265,7 @@ class _Session:
             self._asked_at = None
             match news:
                 case [b"message", _, None]:
-                    return None
+                    raise _FlushedError
                 case [b"message", _, list() as written]:
                     keys |= {_text(key) for key in written}
                 case _:  # the answer to a beat's PING
@@ -221,9 +273,15 @@ class _Session:
         return keys
 
     def _changes(self, keys: set[str]) -> Iterator[Event]:
-        names = sorted(key.removeprefix(TENANT) for key in keys if key.startswith(TENANT))
-        for some in batched(names, _BATCH, strict=False):
-            yield Changed(_read(self._data, some))
+        names = _sorted_out(keys)
+        # In one event, for as long as it is not too many: what moves from one value to another is never missing.
+        some = [(kind, name) for kind in Kind for name in sorted(names[kind])]
+        for batch in batched(some, _BATCH, strict=False):
+            found: dict[Kind, Mapping[str, Value | None]] = {}
+            for kind in Kind:
+                if wanted := [name for its, name in batch if its is kind]:
+                    found[kind] = _read(self._data, kind, wanted)
+            yield Changed(found)
         if ACCEPT in keys and self._data.call("EXISTS", ACCEPT):
             yield Accepted()
 
@@ -258,6 +316,22 @@ class _Link:
         self.send(*command)
         return self.read()
 
+    def call_all(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
+        """Send commands together, and return the answers. A refusal is raised when all have been answered."""
+        sent = list(commands)
+        with _mapped():
+            self._connection.send_packed_command(self._connection.pack_commands(sent))
+        answers: list[Any] = []
+        refusal: _RefusedError | None = None
+        for _ in sent:
+            try:
+                answers.append(self.read())
+            except _RefusedError as error:
+                refusal = error
+        if refusal:
+            raise refusal
+        return answers
+
     def send(self, *command: Any) -> None:
         with _mapped():
             self._connection.send_command(*command)
@@ -287,37 +361,56 @@ def _mapped() -> Iterator[None]:
         raise UnreachableError(f"Redis cannot be used: {error}") from None
 
 
-def _read_all(link: _Link) -> dict[str, Value]:
-    names: set[str] = set()
-    cursor = b"0"
-    while True:
-        cursor, keys = link.call("SCAN", cursor, "MATCH", f"{TENANT}*", "COUNT", 2 * _BATCH)
-        names |= {_text(key).removeprefix(TENANT) for key in keys}
-        if cursor == b"0":
-            break
-    found: dict[str, Value] = {}
-    for some in batched(names, _BATCH, strict=False):
-        found |= {name: value for name, value in _read(link, some).items() if value is not None}
+def _names(link: _Link, pattern: str) -> dict[Kind, set[str]]:
+    found: dict[Kind, set[str]] = {kind: set() for kind in Kind}
+    for some in _scan(link, pattern):
+        for kind, names in some.items():
+            found[kind] |= names
     return found
 
 
-def _read(link: _Link, names: Collection[str]) -> dict[str, Value | None]:
-    values = link.call("MGET", *map(_key, names))
+def _scan(link: _Link, pattern: str) -> Iterator[dict[Kind, set[str]]]:
+    """The names that there are, some at a time."""
+    cursor = b"0"
+    while True:
+        cursor, keys = link.call("SCAN", cursor, "MATCH", pattern, "COUNT", 2 * _BATCH)
+        yield _sorted_out(map(_text, keys))
+        if cursor == b"0":
+            return
+
+
+def _sorted_out(keys: Iterable[str]) -> dict[Kind, set[str]]:
+    """Names by kind; other keys are not ours to read."""
+    found: dict[Kind, set[str]] = {kind: set() for kind in Kind}
+    for text in keys:
+        _, kind, name = (*text.split(":", 2), "", "")[:3]
+        if kind in _KINDS:
+            found[Kind(kind)].add(name)
+    return found
+
+
+def _read(link: _Link, kind: Kind, names: Collection[str]) -> dict[str, Value | None]:
+    values = link.call("MGET", *(_key(kind, name) for name in names))
     return {
-        name: _without_text(link, name) if value is None else value for name, value in zip(names, values, strict=True)
+        name: _without_text(link, kind, name) if value is None else value
+        for name, value in zip(names, values, strict=True)
     }
 
 
-def _without_text(link: _Link, name: str) -> Value | None:
+def _there(values: Mapping[str, Value | None]) -> dict[str, Value]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _without_text(link: _Link, kind: Kind, name: str) -> Value | None:
     """Tell a key that is gone from one that holds a list or a hash: MGET says nothing for either."""
-    match link.call("TYPE", _key(name)):
+    match link.call("TYPE", _key(kind, name)):
         case b"none":
             return None
         case b"string":  # written in between
-            value: bytes | None = link.call("GET", _key(name))
+            value: bytes | None = link.call("GET", _key(kind, name))
             return value
-        case kind:
-            return Unreadable(f"key: holds a {_text(kind)}: must be a string (SET)")
+        case other:
+            return Unreadable(f"key: holds a {_text(other)}: must be a string (SET)")
 
 
 def _domains(value: Value) -> set[str]:
@@ -329,8 +422,8 @@ def _domains(value: Value) -> set[str]:
         return set()
 
 
-def _key(name: str) -> bytes:
-    return f"{TENANT}{name}".encode(errors="surrogateescape")
+def _key(kind: Kind, name: str) -> bytes:
+    return key(kind, name).encode(errors="surrogateescape")
 
 
 def _text(key: bytes) -> str:

@@ -26,6 +26,8 @@ class Component:
     env: Mapping[str, str] = field(default_factory=dict)
     waits_for: Callable[[], str] = str
     """What it says it is waiting for, when it does not get ready; empty when it does not say."""
+    is_busy: Callable[[], bool] = bool
+    """Whether it is getting ready as fast as it can: then it has all the time that takes."""
     reads: str = ""
     """What its configuration files say: it must be started again for another text."""
     process: subprocess.Popen[bytes] | None = None
@@ -136,6 +138,8 @@ class Supervisor:
         while not self._stopping and not component.ready():
             if component.process is None or component.process.poll() is not None:
                 raise StartError(f"{component.name} ended at once; its log {component.log} ends:\n{_tail(component)}")
+            if component.is_busy():
+                limit = time.monotonic() + self.READY_WITHIN
             if time.monotonic() > limit:
                 reason = component.waits_for() or "it does not say why"
                 raise StartError(f"{component.name} did not get ready: {reason}; its log is {component.log}")

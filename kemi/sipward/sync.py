@@ -1,26 +1,33 @@
 """Redis to the live table, in a Kamailio process of its own that may wait for Redis as no worker may.
 
-The state it publishes, one JSON object: `ready`, `redis` ("ok" or "degraded: why"), `tenants`, `domains`, `rejected`
-(key -> reason, the first fifty), `rejected_total`, `withheld`, `detail` (what needs the operator; empty: nothing).
+The state it publishes, one JSON object: `ready`, `redis` ("ok" or "degraded: why"), `loading` (values still to be read:
+how many), `tenants`, `domains`, `numbers`, `trunks`, `rejected` (key -> reason, the first fifty), `rejected_total`,
+`unresolved` (host name of a trunk -> reason, the first fifty), `withheld` (how many), `detail` (what needs the
+operator; empty: nothing).
 """
 
+import gc
 import json
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
+from heapq import nsmallest
 from typing import Protocol
 
-from sipward import live, snapshot
-from sipward.routes import Change, Remove, Routes, Set
+from sipward import live, snapshot, trunks
+from sipward.entries import Change, Remove, Set
+from sipward.records import Kind
+from sipward.resolver import LookUp, Resolver
+from sipward.routes import Routes
+from sipward.rules import Rules
 from sipward.settings import Settings
 from sipward.snapshot import SnapshotError, Writer
-from sipward.store import TENANT, Accepted, Changed, Event, Everything, Health, watch
-from sipward.tenants import Rules
+from sipward.store import Accepted, Changed, Complete, Event, Found, Health, Listed, key, watch
 
 # Kamailio's RPC answers with a datagram.
-_REJECTED_SHOWN = 50
+_SHOWN = 50
 _BACK_OFF = 0.5
 
 
@@ -37,28 +44,35 @@ class Table(Protocol):
 class Sync:
     """The table that runs, its copy on disk and its copy in shared memory."""
 
-    def __init__(self, table: Table, settings: Settings, rules: Rules) -> None:
+    def __init__(self, table: Table, settings: Settings, rules: Rules, look_up: LookUp) -> None:
         """Do nothing yet."""
         self._table = table
         self._settings = settings
-        self._routes = Routes(rules)
-        self._writer = Writer(settings.routes_file)
-        self._owed: dict[str, Change] = {}
+        self._resolver = Resolver(look_up, settings.answers_file, lambda end: trunks.refusal(end, rules))
+        self._routes = Routes(rules, self._resolver.ends)
+        self._writers = {kind: Writer(settings.table_file(kind)) for kind in Kind}
+        self._owed: list[Change] = []
         self._published = ""
+        self._rejected: dict[str, str] = {}
+        self._is_stale = False
         self._is_ready = False
-        self._is_dirty = False
+        self._loading = 0
+        self._dirty: set[Kind] = set()
         self._redis = "not connected yet"
         self._trouble = ""
 
     def start(self) -> None:
         """Route by the last good table before anything is asked of Redis."""
-        try:
-            last = snapshot.load(self._settings.routes_file)
-        except SnapshotError as error:
-            last, self._trouble = None, str(error)
-        if last is not None:
-            self._put(self._routes.resume(last))
-            self._is_ready = True
+        for kind, writer in self._writers.items():
+            try:
+                last = snapshot.load(writer.path)
+            except SnapshotError as error:
+                self._trouble = str(error)
+                continue
+            if last is not None:
+                self._put(self._routes.resume(kind, last))
+                self._is_ready |= kind is Kind.TENANT
+        self._settle()
         self._publish()
 
     def follow(self, stop: Callable[[], bool]) -> None:
@@ -79,44 +93,75 @@ class Sync:
 
     def close(self) -> None:
         """Write the table once more, if it has changed."""
-        if self._is_dirty:
-            self._writer.offer(self._routes.snapshot())
-        self._writer.close()
+        self._resolver.close()
+        for kind in self._dirty:
+            self._writers[kind].offer(self._routes.snapshot(kind))
+        for writer in self._writers.values():
+            writer.close()
 
     def _handle(self, event: Event) -> None:
         match event:
-            case Everything(values, accepted):
-                self._take(self._routes.load(values, accepted))
-                self._is_ready, self._redis, self._trouble = True, "", ""
+            case Listed(names, accepted):
+                self._loading = sum(map(len, names.values()))
+                self._routes.expect(names, accepted)
+            case Found(kind, values):
+                # What was gone again when it was read is told as a change.
+                self._loading = max(0, self._loading - len(values))
+                self._take(self._routes.find(kind, values), {kind})
+            case Complete():
+                self._take(self._routes.complete(), Kind)
+                self._is_ready, self._loading, self._redis, self._trouble = True, 0, "", ""
+                self._settle()
             case Changed(values):
-                self._take(self._routes.edit(values))
+                self._take(self._routes.edit(values), values)
             case Accepted():
-                self._take(self._routes.accept())
+                self._take(self._routes.accept(), Kind)
             case Health(complaint):
                 self._redis = complaint
+        if news := self._resolver.news():
+            self._take(self._routes.remake(news), {Kind.TRUNK})
         self._publish()
         self._keep()
 
-    def _take(self, changes: Iterable[Change]) -> None:
+    def _take(self, changes: Iterable[Change], kinds: Iterable[Kind]) -> None:
+        self._dirty |= set(kinds)
+        if Kind.TRUNK in kinds:
+            self._resolver.want(self._routes.asked)
+        self._is_stale = True
         self._put(changes)
-        self._is_dirty = True
+
+    def _settle(self) -> None:
+        """What was loaded stays: the collector of garbage need not look at it again, which takes it a second."""
+        self._resolver.want(self._routes.asked)
+        gc.collect()
+        gc.freeze()
 
     def _put(self, changes: Iterable[Change]) -> None:
-        """Write into shared memory. What fails is owed, and tried again with the next event."""
-        self._owed |= {change.key: change for change in changes}
-        for key in list(self._owed):
-            match self._owed[key]:
-                case Set(_, entry):
-                    self._table.set(live.TABLE, key, entry)
-                case Remove():
-                    self._table.remove(live.TABLE, key)
-            del self._owed[key]
+        """Write into shared memory, in order. What fails is owed, and tried again with the next event."""
+        changes = [*self._owed, *changes]
+        for done, change in enumerate(changes):
+            try:
+                self._write(change)
+            except Exception:
+                self._owed = list({(owed.table, owed.key): owed for owed in changes[done:]}.values())
+                raise
+        self._owed = []
+
+    def _write(self, change: Change) -> None:
+        match change:
+            case Set(key, entry, table):
+                self._table.set(table, key, entry)
+            case Remove(key, table):
+                self._table.remove(table, key)
 
     def _keep(self) -> None:
-        """Have the table written to disk, now or with a later event."""
-        if (self._is_dirty or self._writer.complaint) and self._writer.is_free:
-            self._is_dirty = False
-            self._writer.offer(self._routes.snapshot())
+        """Have what has changed written to disk, now or with a later event; not a table that is still being loaded."""
+        if self._loading:
+            return
+        for kind, writer in self._writers.items():
+            if (kind in self._dirty or writer.complaint) and writer.is_free:
+                self._dirty.discard(kind)
+                writer.offer(self._routes.snapshot(kind))
 
     def _publish(self) -> None:
         state = json.dumps(self._state())
@@ -125,32 +170,52 @@ class Sync:
             self._published = state
 
     def _state(self) -> dict[str, object]:
-        routes = self._routes
-        rejected = sorted(routes.rejected.items())
+        keepers = self._routes.keepers
+        if self._is_stale and not self._loading:
+            self._rejected, self._is_stale = self._first_rejected(), False
+        complaints = [writer.complaint for writer in self._writers.values()]
         return {
             "ready": self._is_ready,
             "redis": f"degraded: {self._redis}" if self._redis else "ok",
-            "tenants": routes.tenants,
-            "domains": routes.domains,
-            "rejected": {f"{TENANT}{name}": reason for name, reason in rejected[:_REJECTED_SHOWN]},
-            "rejected_total": len(rejected),
-            "withheld": len(routes.withheld),
-            "detail": "; ".join(filter(None, (self._loss(), self._writer.complaint, self._trouble))),
+            "loading": self._loading,
+            "tenants": len(keepers[Kind.TENANT]),
+            "domains": keepers[Kind.TENANT].claims,
+            "numbers": len(keepers[Kind.NUMBER]),
+            "trunks": len(keepers[Kind.TRUNK]),
+            "rejected": self._rejected,
+            "rejected_total": sum(len(keeper.rejected) for keeper in keepers.values()),
+            "unresolved": dict(nsmallest(_SHOWN, self._resolver.complaints().items())),
+            "withheld": self._routes.withheld,
+            "detail": "; ".join(filter(None, (self._loss(), *complaints, self._resolver.complaint, self._trouble))),
         }
 
+    def _first_rejected(self) -> dict[str, str]:
+        found = {
+            key(kind, name): keeper.rejected[name]
+            for kind, keeper in self._routes.keepers.items()
+            for name in nsmallest(_SHOWN, keeper.rejected)
+        }
+        return dict(nsmallest(_SHOWN, found.items()))
+
     def _loss(self) -> str:
-        lost = len(self._routes.withheld)
+        lost = [
+            f"{len(keeper.withheld)} of {len(keeper)} {kind}s"
+            for kind, keeper in self._routes.keepers.items()
+            if keeper.withheld
+        ]
         if not lost:
             return ""
         return (
-            f"Redis has lost {lost} of {self._routes.tenants} tenants, which go on as they were: "
+            f"Redis has lost {', '.join(lost)}, which go on as they were: "
             "`sipward route accept` removes them, `sipward route restore` writes them back"
         )
 
 
-def run(table: Table, settings: Settings, rules: Rules, stop: Callable[[], bool] = lambda: False) -> None:
+def run(
+    table: Table, settings: Settings, rules: Rules, look_up: LookUp, stop: Callable[[], bool] = lambda: False
+) -> None:
     """Keep the live table in step until `stop` says so. Raises nothing."""
-    sync = Sync(table, settings, rules)
+    sync = Sync(table, settings, rules, look_up)
     _guarded(sync, sync.start)
     while not stop():
         _guarded(sync, lambda: sync.follow(stop))

@@ -413,7 +413,7 @@ def test_the_status_of_a_node_whose_media_is_hung_is_not_ready_and_names_it(node
 
 def test_everything_lies_under_the_state_directory_for_its_owner_alone(node: Node, tenant: Make, pbx: Machine) -> None:
     tenant(pbx)
-    eventually(node.settings.routes_file.exists)
+    eventually(node.settings.table_file("tenant").exists)
     found = [node.state_dir, *node.state_dir.rglob("*")]
     modes = {path: stat.S_IMODE(path.lstat().st_mode) for path in found}
     assert len(modes) > 15

@@ -336,7 +336,7 @@ def withheld(node: Node, count: int) -> None:
 
 def on_disk(node: Node, domain: str) -> None:
     """Wait until the last good table has the domain."""
-    path = node.settings.routes_file
+    path = node.settings.table_file("tenant")
     eventually(lambda: path.exists() and domain in path.read_text(), 10, f"{domain} is on disk")
 
 

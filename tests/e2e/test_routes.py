@@ -565,7 +565,7 @@ def test_an_edit_among_a_hundred_thousand_tenants_is_live_within_milliseconds(ow
 
 
 def is_on_disk(node: Node, entry: str) -> bool:
-    path = node.settings.routes_file
+    path = node.settings.table_file("tenant")
     # Some 30 MB: not read at every question.
     time.sleep(0.2)
     return path.exists() and json.dumps(entry) in path.read_text()
@@ -581,7 +581,7 @@ def describe_memory(node: Node) -> str:
     for process in node.rpc("core.psx"):
         kind = "sync" if "sync" in process["DSC"] else "worker"
         own[kind] = max(own[kind], resident(process["PID"]))
-    disk = node.settings.routes_file.stat().st_size >> 20
+    disk = node.settings.table_file("tenant").stat().st_size >> 20
     return (
         f"shared memory {shared['used'] >> 20} of {shared['total'] >> 20} MB, sync process {own['sync']} MB, "
         f"largest worker {own['worker']} MB, last good table {disk} MB"

@@ -9,6 +9,7 @@ from sipward import action_routes as routes
 from sipward.action_inputs import AddRoute, AddTrunk, OneRoute, OneTrunk, validated
 from sipward.action_routes import Value
 from sipward.numbers import Plan
+from sipward.records import Kind
 
 ONE = {"uri": "sip:10.5.4.1:5080", "description": "module1"}
 TWO = {"uri": "sip:10.5.4.1:5081", "description": ""}
@@ -20,18 +21,19 @@ class Values:
     plan = Plan(country="39")
 
     def __init__(self, tenants: Mapping[str, Value] | None = None, numbers: Mapping[str, Value] | None = None) -> None:
+        # A kind of values is its word in the keys.
         self.found: dict[str, dict[str, Value]] = {"tenant": dict(tenants or {}), "number": dict(numbers or {})}
 
-    def get(self, kind: str, name: str) -> Value | None:
+    def get(self, kind: Kind, name: str) -> Value | None:
         return self.found[kind].get(name)
 
-    def all(self, kind: str) -> Mapping[str, Value]:
+    def all(self, kind: Kind) -> Mapping[str, Value]:
         return self.found[kind]
 
-    def put(self, kind: str, name: str, value: Value) -> None:
+    def put(self, kind: Kind, name: str, value: Value) -> None:
         self.found[kind][name] = dict(value)
 
-    def remove(self, kind: str, name: str) -> None:
+    def remove(self, kind: Kind, name: str) -> None:
         self.found[kind].pop(name, None)
 
 

@@ -93,6 +93,9 @@ def test_fields_of_an_instance_are_written_after_its_uri(server: RedisServer, sh
                 "drain": True,
             },
         ],
+        "policy": "failover",
+        "identity": "pass",
+        "limits": {"calls": 0, "calls_per_second": 0, "registrations_per_second": 0},
         "redirect": "refuse",
     }
 
@@ -135,7 +138,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
 def test_a_domain_of_another_tenant_is_refused(server: RedisServer, shell: Shell) -> None:
     shell.ok(*ACME)
     line = shell.fails(2, "route", "add", "bulk", *ACME[3:])
-    assert line == "domain acme.example.org belongs to tenant acme"
+    assert line == "domains: acme.example.org belongs to tenant acme"
 
 
 @pytest.mark.parametrize("words", [("route", "show", "none"), ("route", "rm", "none")])
@@ -164,7 +167,7 @@ def test_what_the_nodes_own_redis_refuses_is_not_blamed_on_the_node(server: Redi
     text = shell.config.read_text()
     shell.config.write_text(text[: text.index("[redis]")])
     shell.ok(*ACME)
-    assert shell.fails(2, "route", "add", "bulk", *ACME[3:]) == "domain acme.example.org belongs to tenant acme"
+    assert shell.fails(2, "route", "add", "bulk", *ACME[3:]) == "domains: acme.example.org belongs to tenant acme"
     server.call("CONFIG", "SET", "maxmemory", "1")
     line = shell.fails(1, *ACME, "--replace")
     assert line.startswith("Redis refuses: ")
@@ -207,13 +210,14 @@ def test_without_a_node_a_domain_is_its_first_tenants(server: RedisServer, shell
 def test_without_a_node_a_domain_stays_with_the_tenant_that_had_it(
     server: RedisServer, shell: Shell, tmp_path: Path
 ) -> None:
-    snapshot.save(tmp_path / "routes.json", Snapshot("", {"bulk": Row(VALUE, ("a.example.org",), "")}))
+    table = tmp_path / "table" / "tenants.jsonl"
+    snapshot.save(table, Snapshot("", [Row("bulk", VALUE, ("a.example.org",), {}).line]))
     for name in ("acme", "bulk"):
         server.put(name, VALUE)
     assert unused(shell) == {"acme": BELONGS.format("bulk")}
     server.put("bulk", "{")
     assert unused(shell).keys() == {"acme", "bulk"}
-    (tmp_path / "routes.json").write_text("{")
+    table.write_text("{")
     server.put("bulk", VALUE)
     assert unused(shell) == {"bulk": BELONGS.format("acme")}
 
@@ -255,8 +259,8 @@ def test_accepting_leaves_word_for_the_nodes(server: RedisServer, shell: Shell) 
 
 
 def test_restoring_writes_back_what_is_missing(server: RedisServer, shell: Shell, tmp_path: Path) -> None:
-    rows = {name: Row(f"old {name}", (), "") for name in ("acme", "bulk")}
-    snapshot.save(tmp_path / "routes.json", Snapshot("", rows))
+    lines = [Row(name, f"old {name}", (), {}).line for name in ("acme", "bulk")]
+    snapshot.save(tmp_path / "table" / "tenants.jsonl", Snapshot("", lines))
     server.put("acme", "new acme")
     assert shell.ok("route", "restore") == "1 of 2 tenants were missing in Redis and are written back\n"
     assert server.call("MGET", "sipward:tenant:acme", "sipward:tenant:bulk") == "new acme\nold bulk"
@@ -265,7 +269,8 @@ def test_restoring_writes_back_what_is_missing(server: RedisServer, shell: Shell
 @pytest.mark.parametrize(("content", "told"), [(None, "there is no last good table"), ("{", "cannot be used")])
 def test_restoring_from_nothing_is_told(shell: Shell, tmp_path: Path, content: str | None, told: str) -> None:
     if content:
-        (tmp_path / "routes.json").write_text(content)
+        (tmp_path / "table").mkdir()
+        (tmp_path / "table" / "tenants.jsonl").write_text(content)
     assert told in shell.fails(1, "route", "restore")
 
 
@@ -307,6 +312,9 @@ STATUS: dict[str, Any] = {
             "detail": "",
             "tenants": 7,
             "domains": 9,
+            "numbers": 5,
+            "trunks": 2,
+            "unresolved": {"sip.[b].example": "has no address"},
             "rejected_total": 3,
             "rejected": {"sipward:tenant:[b]x": "value: not JSON"},
         },
@@ -331,8 +339,9 @@ def test_status_names_each_component_and_each_value_not_used(shell: Shell, node:
     assert lines[0] == "ready"
     assert [line.split() for line in lines[1:]] == [
         ["redis", "degraded", "takes", "no", "writes"],
-        ["routes", "ok", "7", "tenants,", "9", "domains"],
+        ["routes", "ok", "7", "tenants,", "9", "domains,", "5", "numbers,", "2", "trunks"],
         ["not", "used:", "sipward:tenant:[b]x:", "value:", "not", "JSON"],
+        ["not", "resolved:", "sip.[b].example:", "has", "no", "address"],
         ["not", "used:", "2", "more;", "`sipward", "route", "list`", "shows", "all"],
     ]
 

@@ -6,12 +6,16 @@ from ipaddress import ip_network
 
 import pytest
 
+from sipward.entries import Change, Remove, Set
+from sipward.keeper import is_suspicious
 from sipward.live import decode, tenant_key
-from sipward.routes import Change, Remove, Routes, Set, is_suspicious
+from sipward.records import Kind
+from sipward.routes import Routes
+from sipward.rules import Rules
 from sipward.snapshot import Snapshot
-from sipward.store import Unreadable
-from sipward.tenants import Rules
+from sipward.store import Unreadable, Value
 
+T = Kind.TENANT
 RULES = Rules((ip_network("10.5.4.0/24"),), (), ())
 OTHER_RULES = Rules((ip_network("10.5.5.0/24"), ip_network("10.5.4.16/28")), (), ())
 
@@ -33,9 +37,9 @@ class Live:
     def take(self, changes: Iterable[Change]) -> dict[str, str]:
         for change in changes:
             match change:
-                case Set(key, entry):
+                case Set(key, entry) if key[0] != "^":
                     self.names[key] = decode(entry).name
-                case Remove(key):
+                case Remove(key) if key[0] != "^":
                     del self.names[key]
         return self.names
 
@@ -46,9 +50,17 @@ def live(**domains: str) -> dict[str, str]:
     return found | {domain: name for name, names in domains.items() for domain in names.split()}
 
 
+def edit(routes: Routes, values: Mapping[str, Value | None]) -> list[Change]:
+    return routes.edit({T: values})
+
+
+def load(routes: Routes, values: Mapping[str, Value], accepted: bool = False) -> list[Change]:
+    return routes.load({T: values}, accepted)
+
+
 def running(values: Mapping[str, bytes]) -> tuple[Routes, Live]:
     routes, table = Routes(RULES), Live()
-    table.take(routes.load(values))
+    table.take(load(routes, values))
     return routes, table
 
 
@@ -56,7 +68,7 @@ def running(values: Mapping[str, bytes]) -> tuple[Routes, Live]:
 
 
 @pytest.mark.parametrize(
-    ("edit", "after"),
+    ("written", "after"),
     [
         ({}, live(a="a.org", b="b.org")),
         ({"a": value("a.org")}, live(a="a.org", b="b.org")),
@@ -72,11 +84,11 @@ def running(values: Mapping[str, bytes]) -> tuple[Routes, Live]:
         ({"b": value("a.org", "b.org"), "a": value("new.org")}, live(a="new.org", b="a.org b.org")),
     ],
 )
-def test_an_edit_makes_the_table_what_redis_says(edit: dict[str, bytes | None], after: dict[str, str]) -> None:
+def test_an_edit_makes_the_table_what_redis_says(written: dict[str, bytes | None], after: dict[str, str]) -> None:
     routes, table = running({"a": value("a.org"), "b": value("b.org")})
-    assert table.take(routes.edit(edit)) == after
-    assert not routes.rejected
-    assert (routes.tenants, routes.domains) == (
+    assert table.take(edit(routes, written)) == after
+    assert not routes.keepers[T].rejected
+    assert (len(routes.keepers[T]), routes.keepers[T].claims) == (
         sum(key.startswith("@") for key in after),
         sum(not key.startswith("@") for key in after),
     )
@@ -84,20 +96,20 @@ def test_an_edit_makes_the_table_what_redis_says(edit: dict[str, bytes | None], 
 
 def test_an_edit_that_changes_nothing_writes_nothing() -> None:
     routes, _ = running({"a": value("a.org")})
-    assert routes.edit({"a": value("a.org")}) == []
+    assert edit(routes, {"a": value("a.org")}) == []
 
 
 def test_a_domain_that_moves_is_set_and_never_removed() -> None:
     routes, _ = running({"a": value("a.org")})
-    changes = routes.edit({"a": None, "b": value("a.org")})
-    assert [c.key for c in changes if isinstance(c, Set)] == ["a.org", "@b"]
+    changes = edit(routes, {"a": None, "b": value("a.org")})
+    assert [c.key for c in changes if isinstance(c, Set)] == ["@b", "a.org", "^10.5.4.1"]
     assert [c.key for c in changes if isinstance(c, Remove)] == ["@a"]
 
 
 def test_a_domain_that_stays_is_set_and_never_removed() -> None:
     routes, _ = running({"a": value("a.org", "old.org")})
-    changes = routes.edit({"a": value("a.org", host="10.5.4.2")})
-    assert [c.key for c in changes if isinstance(c, Remove)] == ["old.org"]
+    changes = edit(routes, {"a": value("a.org", host="10.5.4.2")})
+    assert [c.key for c in changes if isinstance(c, Remove)] == ["old.org", "^10.5.4.1"]
 
 
 # Bad values
@@ -116,62 +128,62 @@ def test_a_domain_that_stays_is_set_and_never_removed() -> None:
 )
 def test_a_bad_value_is_named_and_the_last_good_one_stays(bad: bytes | Unreadable, told: str) -> None:
     routes, table = running({"a": value("a.org")})
-    assert routes.edit({"a": bad, "b": value("b.org")}) != []
+    assert edit(routes, {"a": bad, "b": value("b.org")}) != []
     assert table.names == live(a="a.org")
-    assert told in routes.rejected["a"]
-    assert routes.edit({"a": bad}) == []
+    assert told in routes.keepers[T].rejected["a"]
+    assert edit(routes, {"a": bad}) == []
 
 
 def test_a_bad_value_of_a_new_tenant_is_named_and_runs_nowhere() -> None:
     routes, table = running({})
-    assert table.take(routes.edit({"a": b"{"})) == {}
-    assert "not JSON" in routes.rejected["a"]
-    assert routes.tenants == 0
+    assert table.take(edit(routes, {"a": b"{"})) == {}
+    assert "not JSON" in routes.keepers[T].rejected["a"]
+    assert len(routes.keepers[T]) == 0
 
 
 @pytest.mark.parametrize("good", [value("a.org"), value("new.org"), None])
 def test_a_bad_value_is_forgotten_when_it_is_good_or_gone(good: bytes | None) -> None:
     routes, _ = running({"a": value("a.org")})
-    routes.edit({"a": b"{"})
-    routes.edit({"a": good})
-    assert routes.rejected == {}
+    edit(routes, {"a": b"{"})
+    edit(routes, {"a": good})
+    assert routes.keepers[T].rejected == {}
 
 
 def test_a_bad_value_that_vanished_unseen_is_forgotten() -> None:
     routes, _ = running({"b": value("b.org")})
-    routes.edit({"a": b"{"})
-    routes.load({"b": value("b.org")})
-    assert routes.rejected == {}
+    edit(routes, {"a": b"{"})
+    load(routes, {"b": value("b.org")})
+    assert routes.keepers[T].rejected == {}
 
 
 def test_a_withheld_tenant_does_not_get_what_it_waited_for() -> None:
     routes, table = running({"a": value("a.org"), "b": value("b.org")})
-    routes.edit({"a": value("a.org", "b.org")})
-    routes.load({"c": value("c.org")})
-    assert routes.withheld == {"a", "b"}
-    assert routes.rejected == {}
-    assert table.take(routes.edit({"b": None}))["a.org"] == "a"
+    edit(routes, {"a": value("a.org", "b.org")})
+    load(routes, {"c": value("c.org")})
+    assert routes.keepers[T].withheld == {"a", "b"}
+    assert routes.keepers[T].rejected == {}
+    assert table.take(edit(routes, {"b": None}))["a.org"] == "a"
     assert "b.org" not in table.names
 
 
 def test_a_removed_tenant_is_gone_even_with_a_bad_value() -> None:
     routes, table = running({"a": value("a.org"), "b": value("b.org")})
-    routes.edit({"a": b"{"})
-    assert table.take(routes.edit({"a": None})) == live(b="b.org")
+    edit(routes, {"a": b"{"})
+    assert table.take(edit(routes, {"a": None})) == live(b="b.org")
 
 
 def test_a_bad_name_is_named() -> None:
     routes, _ = running({"A b": value("a.org"), "\udcff": value("b.org")})
-    assert routes.tenants == 0
-    assert routes.rejected.keys() == {"A b", "\udcff"}
+    assert len(routes.keepers[T]) == 0
+    assert routes.keepers[T].rejected.keys() == {"A b", "\udcff"}
 
 
 def test_several_problems_are_one_line_of_bounded_length() -> None:
     routes, _ = running({})
-    routes.edit({"a": json.dumps({f"field{n}": 1 for n in range(200)}).encode()})
-    assert "; " in routes.rejected["a"]
-    assert len(routes.rejected["a"]) <= 500
-    assert routes.rejected["a"].isprintable()
+    edit(routes, {"a": json.dumps({f"field{n}": 1 for n in range(200)}).encode()})
+    assert "; " in routes.keepers[T].rejected["a"]
+    assert len(routes.keepers[T].rejected["a"]) <= 500
+    assert routes.keepers[T].rejected["a"].isprintable()
 
 
 # Whose domain it is
@@ -179,8 +191,8 @@ def test_several_problems_are_one_line_of_bounded_length() -> None:
 
 def test_a_domain_stays_with_the_tenant_that_has_it() -> None:
     routes, table = running({"b": value("b.org")})
-    assert table.take(routes.edit({"a": value("a.org", "b.org")})) == live(b="b.org")
-    assert routes.rejected == {"a": "domains: b.org belongs to tenant b"}
+    assert table.take(edit(routes, {"a": value("a.org", "b.org")})) == live(b="b.org")
+    assert routes.keepers[T].rejected == {"a": "domains: b.org belongs to tenant b"}
 
 
 def test_two_that_claim_a_domain_at_once_are_told_apart_by_name() -> None:
@@ -190,41 +202,41 @@ def test_two_that_claim_a_domain_at_once_are_told_apart_by_name() -> None:
 
 def test_a_tenant_with_a_conflict_keeps_what_it_had() -> None:
     routes, table = running({"a": value("a.org"), "b": value("b.org")})
-    assert table.take(routes.edit({"a": value("b.org")})) == live(a="a.org", b="b.org")
+    assert table.take(edit(routes, {"a": value("b.org")})) == live(a="a.org", b="b.org")
 
 
 @pytest.mark.parametrize("release", [None, value("new.org")])
 def test_a_waiting_tenant_gets_the_domain_when_it_is_free(release: bytes | None) -> None:
     routes, table = running({"a": value("a.org"), "b": value("b.org")})
-    table.take(routes.edit({"c": value("a.org", "b.org")}))
-    assert "c" in routes.rejected
-    table.take(routes.edit({"a": release}))
-    assert routes.rejected == {"c": "domains: b.org belongs to tenant b"}
-    table.take(routes.edit({"b": None}))
+    table.take(edit(routes, {"c": value("a.org", "b.org")}))
+    assert "c" in routes.keepers[T].rejected
+    table.take(edit(routes, {"a": release}))
+    assert routes.keepers[T].rejected == {"c": "domains: b.org belongs to tenant b"}
+    table.take(edit(routes, {"b": None}))
     assert table.names["a.org"] == table.names["b.org"] == "c"
-    assert routes.rejected == {}
+    assert routes.keepers[T].rejected == {}
 
 
 def test_only_one_of_two_that_wait_gets_the_domain() -> None:
     routes, table = running({"a": value("a.org")})
-    routes.edit({"c": value("a.org")})
-    routes.edit({"b": value("a.org")})
-    assert table.take(routes.edit({"a": None})) == live(c="a.org")
-    assert routes.rejected == {"b": "domains: a.org belongs to tenant c"}
+    edit(routes, {"c": value("a.org")})
+    edit(routes, {"b": value("a.org")})
+    assert table.take(edit(routes, {"a": None})) == live(c="a.org")
+    assert routes.keepers[T].rejected == {"b": "domains: a.org belongs to tenant c"}
 
 
 def test_a_tenant_that_waits_no_more_does_not_get_the_domain() -> None:
     routes, table = running({"a": value("a.org")})
-    table.take(routes.edit({"b": value("a.org")}))
-    table.take(routes.edit({"b": value("b.org")}))
-    assert table.take(routes.edit({"a": None})) == live(b="b.org")
+    table.take(edit(routes, {"b": value("a.org")}))
+    table.take(edit(routes, {"b": value("b.org")}))
+    assert table.take(edit(routes, {"a": None})) == live(b="b.org")
 
 
 def test_a_chain_of_waiting_tenants_moves_on_at_once() -> None:
     routes, table = running({"a": value("a.org"), "b": value("b.org")})
-    table.take(routes.edit({"c": value("b.org")}))
-    table.take(routes.edit({"b": value("a.org")}))
-    assert table.take(routes.edit({"a": None})) == live(b="a.org", c="b.org")
+    table.take(edit(routes, {"c": value("b.org")}))
+    table.take(edit(routes, {"b": value("a.org")}))
+    assert table.take(edit(routes, {"a": None})) == live(b="a.org", c="b.org")
 
 
 # All of Redis
@@ -253,19 +265,19 @@ def test_a_loss_of_everything_or_of_more_than_half_of_ten_is_suspicious(had: int
 
 def test_a_load_removes_what_vanished_and_adds_what_is_new() -> None:
     routes, table = running({"a": value("a.org"), "b": value("b.org")})
-    assert table.take(routes.load({"b": value("b2.org"), "c": value("c.org")})) == live(b="b2.org", c="c.org")
+    assert table.take(load(routes, {"b": value("b2.org"), "c": value("c.org")})) == live(b="b2.org", c="c.org")
 
 
 def test_a_load_of_what_runs_writes_nothing() -> None:
     routes, _ = running(many(20))
-    assert routes.load(many(20)) == []
+    assert load(routes, many(20)) == []
 
 
 def test_a_suspicious_loss_is_withheld_and_the_rest_counts() -> None:
     routes, table = running(many(10))
     left = dict(list(many(10).items())[:4])
-    table.take(routes.load({**left, "t00": value("changed.org"), "new": value("new.org")}))
-    assert routes.withheld == {f"t{n:02}" for n in range(4, 10)}
+    table.take(load(routes, {**left, "t00": value("changed.org"), "new": value("new.org")}))
+    assert routes.keepers[T].withheld == {f"t{n:02}" for n in range(4, 10)}
     assert table.names["t09.org"] == "t09"
     assert table.names["changed.org"] == "t00"
     assert "t00.org" not in table.names
@@ -274,49 +286,49 @@ def test_a_suspicious_loss_is_withheld_and_the_rest_counts() -> None:
 
 def test_an_accepted_loss_is_removed() -> None:
     routes, table = running(many(3))
-    routes.load({})
-    assert len(routes.withheld) == 3
+    load(routes, {})
+    assert len(routes.keepers[T].withheld) == 3
     assert table.take(routes.accept()) == {}
-    assert routes.withheld == set()
+    assert routes.keepers[T].withheld == set()
 
 
 def test_a_loss_that_was_accepted_beforehand_is_never_withheld() -> None:
     routes, table = running(many(3))
-    assert table.take(routes.load({}, accepted=True)) == {}
-    assert routes.withheld == set()
+    assert table.take(load(routes, {}, accepted=True)) == {}
+    assert routes.keepers[T].withheld == set()
 
 
 def test_a_tenant_that_comes_back_is_withheld_no_more() -> None:
     routes, table = running(many(3))
-    routes.load({})
-    table.take(routes.edit({"t00": value("t00.org"), "t01": value("new.org")}))
-    assert routes.withheld == {"t02"}
+    load(routes, {})
+    table.take(edit(routes, {"t00": value("t00.org"), "t01": value("new.org")}))
+    assert routes.keepers[T].withheld == {"t02"}
     assert table.take(routes.accept()) == live(t00="t00.org", t01="new.org")
 
 
 def test_what_is_withheld_stays_so_when_another_load_looks_harmless() -> None:
     routes, _ = running(many(12))
     kept = dict(list(many(12).items())[:5])
-    routes.load(kept)
-    assert len(routes.withheld) == 7
+    load(routes, kept)
+    assert len(routes.keepers[T].withheld) == 7
     for name in ("t05", "t06"):
-        routes.edit({name: many(12)[name]})
-    assert routes.load({**kept, "t05": many(12)["t05"], "t06": many(12)["t06"]}) == []
-    assert routes.withheld == {f"t{n:02}" for n in range(7, 12)}
+        edit(routes, {name: many(12)[name]})
+    assert load(routes, {**kept, "t05": many(12)["t05"], "t06": many(12)["t06"]}) == []
+    assert routes.keepers[T].withheld == {f"t{n:02}" for n in range(7, 12)}
 
 
 def test_a_single_removal_counts_while_others_are_withheld() -> None:
     routes, table = running(many(10))
-    routes.load({"t00": many(10)["t00"]})
-    table.take(routes.edit({"t00": None}))
+    load(routes, {"t00": many(10)["t00"]})
+    table.take(edit(routes, {"t00": None}))
     assert "t00.org" not in table.names
-    assert len(routes.withheld) == 9
+    assert len(routes.keepers[T].withheld) == 9
 
 
 def test_a_withheld_tenant_keeps_its_domain() -> None:
     routes, table = running(many(3))
-    routes.load({"new": value("t00.org")})
-    assert routes.rejected == {"new": "domains: t00.org belongs to tenant t00"}
+    load(routes, {"new": value("t00.org")})
+    assert routes.keepers[T].rejected == {"new": "domains: t00.org belongs to tenant t00"}
     assert table.take(routes.accept()) == live(new="t00.org")
 
 
@@ -325,38 +337,38 @@ def test_a_withheld_tenant_keeps_its_domain() -> None:
 
 def test_a_table_is_resumed_as_it_was() -> None:
     routes, table = running(many(10))
-    routes.load({})
+    load(routes, {})
     again, resumed = Routes(RULES), Live()
-    assert resumed.take(again.resume(routes.snapshot())) == table.names
-    assert again.withheld == routes.withheld
-    assert again.load({}) == []
-    assert again.snapshot() == routes.snapshot()
+    assert resumed.take(again.resume(T, routes.snapshot(T))) == table.names
+    assert again.keepers[T].withheld == routes.keepers[T].withheld
+    assert load(again, {}) == []
+    assert again.snapshot(T) == routes.snapshot(T)
 
 
 def test_a_snapshot_does_not_change_with_the_table() -> None:
     routes, _ = running(many(2))
-    kept = routes.snapshot()
-    routes.edit({"t00": None})
-    assert kept.rows.keys() == {"t00", "t01"}
+    kept = routes.snapshot(T)
+    edit(routes, {"t00": None})
+    assert [row.name for row in kept.rows] == ["t00", "t01"]
 
 
 def test_a_resumed_table_gives_up_what_vanished_meanwhile() -> None:
     routes, _ = running(many(10))
     again, table = Routes(RULES), Live()
-    table.take(again.resume(routes.snapshot()))
-    assert table.take(again.load(many(6))) == live(**{name: f"{name}.org" for name in many(6)})
+    table.take(again.resume(T, routes.snapshot(T)))
+    assert table.take(load(again, many(6))) == live(**{name: f"{name}.org" for name in many(6)})
 
 
 def test_under_other_settings_a_table_is_checked_again() -> None:
     routes, _ = running({"in": value("in.org", host="10.5.4.17"), "out": value("out.org", host="10.5.4.1")})
     again, table = Routes(OTHER_RULES), Live()
-    assert table.take(again.resume(routes.snapshot())) == {"@in": "in", "in.org": "in"}
-    assert "must be inside" in again.rejected["out"]
+    assert table.take(again.resume(T, routes.snapshot(T))) == {"@in": "in", "in.org": "in"}
+    assert "must be inside" in again.keepers[T].rejected["out"]
 
 
 def test_a_table_made_by_another_version_is_made_anew() -> None:
     routes, table = running(many(3))
-    kept = routes.snapshot()
-    rows = {name: row._replace(entry="an older form") for name, row in kept.rows.items()}
+    kept = routes.snapshot(T)
+    lines = [row._replace(entries=dict.fromkeys(row.entries, "an older form")).line for row in kept.rows]
     again, resumed = Routes(RULES), Live()
-    assert resumed.take(again.resume(Snapshot("another version", rows))) == table.names
+    assert resumed.take(again.resume(T, Snapshot("another version", lines))) == table.names

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sipward import settings
+from sipward.numbers import Plan
 from sipward.settings import Control, PortRange, Settings, SettingsError
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
@@ -49,6 +50,19 @@ def test_a_minimal_file_gets_the_documented_defaults(tmp_path: Path) -> None:
     assert found.rtp.control == Control(ip_address("127.0.0.1"), 2223)
     assert found.redis_url == "unix:///var/lib/sipward/node/redis/redis.sock"
     assert (found.sip.workers, found.sip.instance_timeout) == (4, 2.0)
+    assert (found.numbers.plan, found.dns.servers) == (Plan("", "00", ""), ())
+
+
+@pytest.mark.parametrize("written", ['"+39"', '"3 9"', '"123456789"', '"٣"', '"x"', "39", "true"])
+@pytest.mark.parametrize("key", ["country_code", "international_prefix", "national_prefix"])
+def test_what_is_dialled_before_a_number_is_digits(tmp_path: Path, key: str, written: str) -> None:
+    line = refusal(tmp_path, rest=f"[numbers]\n{key} = {written}\n")
+    assert f"numbers.{key} = {written}: " in line.replace("\\u0663", "٣")
+
+
+def test_name_servers_are_addresses(tmp_path: Path) -> None:
+    assert load(tmp_path, rest='[dns]\nservers = ["192.0.2.53"]\n').dns.servers == addresses("192.0.2.53")
+    assert "dns.servers[0] = " in refusal(tmp_path, rest='[dns]\nservers = ["ns.example.org"]\n')
 
 
 @pytest.mark.parametrize(
@@ -273,6 +287,10 @@ ENVIRONMENT = [
     ("SIPWARD_REDIS__URL", "redis://h", lambda s: s.redis_url, "redis://h"),
     ("SIPWARD_SIP__WORKERS", "7", lambda s: s.sip.workers, 7),
     ("SIPWARD_SIP__INSTANCE_TIMEOUT", "0.5", lambda s: s.sip.instance_timeout, 0.5),
+    ("SIPWARD_NUMBERS__COUNTRY_CODE", "49", lambda s: s.numbers.plan, Plan("49", "00", "")),
+    ("SIPWARD_NUMBERS__INTERNATIONAL_PREFIX", "011", lambda s: s.numbers.plan, Plan("", "011", "")),
+    ("SIPWARD_NUMBERS__NATIONAL_PREFIX", "0", lambda s: s.numbers.plan, Plan("", "00", "0")),
+    ("SIPWARD_DNS__SERVERS", "192.0.2.53,::1", lambda s: s.dns.servers, addresses("192.0.2.53", "::1")),
 ]
 
 
@@ -286,7 +304,7 @@ def test_the_environment_wins_over_the_file(tmp_path, monkeypatch, name, value, 
 
 def test_every_key_can_come_from_the_environment() -> None:
     tested = {name for name, *_ in ENVIRONMENT} | {"SIPWARD_NETWORK__INTERFACE"}
-    tables = {"network", "rtp", "redis", "sip"}
+    tables = {"network", "rtp", "redis", "sip", "numbers", "dns"}
     keys = {f"SIPWARD_{key}".upper() for key in Settings.model_fields.keys() - tables}
     for table in tables:
         fields = Settings.model_fields[table].annotation.model_fields  # type: ignore[union-attr]

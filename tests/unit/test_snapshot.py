@@ -3,36 +3,40 @@
 import json
 import stat
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
 from sipward import snapshot
 from sipward.snapshot import Row, Snapshot, SnapshotError, Writer
 
-ROWS = {f"t{n}": Row(f'{{"a": "\u00fc{n}"}}', (f"t{n}.org", f"u{n}.org"), f"[{n}]") for n in range(1201)}
-FULL = Snapshot("these rules", ROWS, frozenset({"t1", "t2"}))
+ROWS = [
+    Row(f"t{n}", f'{{"a": "\u00fc{n}"}}', (f"t{n}.org", f"u{n}.org"), {f"t{n}.org": f"[{n}]"}, f"t{n}", ("^10.5.4.1",))
+    for n in range(1201)
+]
+FULL = Snapshot("these rules", [row.line for row in ROWS], frozenset({"t1", "t2"}))
 
 
-@pytest.mark.parametrize("kept", [FULL, Snapshot("no rows"), Snapshot("one", {"t1": ROWS["t1"]})])
+@pytest.mark.parametrize("kept", [FULL, Snapshot("no rows", []), Snapshot("one", FULL.lines[:1])])
 def test_what_was_saved_is_loaded(tmp_path: Path, kept: Snapshot) -> None:
-    snapshot.save(tmp_path / "new" / "routes.json", kept)
-    assert snapshot.load(tmp_path / "new" / "routes.json") == kept
+    snapshot.save(tmp_path / "new" / "tenants.jsonl", kept)
+    assert snapshot.load(tmp_path / "new" / "tenants.jsonl") == kept
 
 
 def test_the_file_is_json_for_its_owner_only(tmp_path: Path) -> None:
-    file = tmp_path / "routes.json"
+    file = tmp_path / "tenants.jsonl"
     snapshot.save(file, FULL)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert json.loads(file.read_text())["tenants"].keys() == ROWS.keys()
-    assert [path.name for path in tmp_path.iterdir()] == ["routes.json"]
+    assert [json.loads(line)[0] for line in file.read_text().splitlines()[1:-1]] == [row.name for row in ROWS]
+    assert [path.name for path in tmp_path.iterdir()] == ["tenants.jsonl"]
 
 
 def test_there_is_none_before_the_first(tmp_path: Path) -> None:
-    assert snapshot.load(tmp_path / "routes.json") is None
+    assert snapshot.load(tmp_path / "tenants.jsonl") is None
 
 
 def test_a_save_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "routes.json"
+    file = tmp_path / "tenants.jsonl"
     snapshot.save(file, FULL)
 
     def full(_: int) -> None:
@@ -46,33 +50,62 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyte
     assert snapshot.load(file) == FULL
 
 
+def sealed(head: bytes) -> bytes:
+    """A file of that head alone, with its checksum."""
+    return head + b"\n%d\n" % crc32(head + b"\n")
+
+
 @pytest.mark.parametrize(
     "content",
     [
         b"",
+        b"\n",
+        b"\n\n",
         b"\0" * 100,
-        b"{}",
-        b"[]",
-        b'{"version": 1}',
-        b'{"version": 99, "made_under": "", "withheld": [], "tenants": {}}',
-        b'{"version": 1, "made_under": "", "withheld": [], "tenants": []}',
-        b'{"version": 1, "made_under": "", "withheld": [], "tenants": {"a": ["raw"]}}',
-        b'{"version": 1, "made_under": "", "withheld": [], "tenants": {"a": 7}}',
-        b'{"version": 1, "made_under": "", "withheld": 7, "tenants": {}}',
-        b"[" * 100000,
+        b"{}\n",
+        b"[" * 100000 + b"\n",
+        sealed(b"{}"),
+        sealed(b"[]"),
+        sealed(b'{"version": 2}'),
+        sealed(b'{"version": 99, "made_under": "", "withheld": []}'),
+        sealed(b'{"version": 2, "made_under": "", "withheld": 7}'),
+        sealed(b"\xff"),
+        sealed(b"[" * 100000),
     ],
 )
 def test_a_broken_file_is_one_clear_error(tmp_path: Path, content: bytes) -> None:
-    file = tmp_path / "routes.json"
+    file = tmp_path / "tenants.jsonl"
     file.write_bytes(content)
-    with pytest.raises(SnapshotError, match=r"routes\.json: "):
+    with pytest.raises(SnapshotError, match=r"tenants\.jsonl: "):
         snapshot.load(file)
 
 
+def test_a_file_with_another_byte_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "tenants.jsonl"
+    snapshot.save(file, FULL)
+    file.write_bytes(file.read_bytes().replace(b"t700.org", b"t701.org", 1))
+    with pytest.raises(SnapshotError, match="it is not what was written"):
+        snapshot.load(file)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        Row("a", "{}", ("a.org",), {"a.org": "x", "@a": "x"}),
+        Row("1", "{}", ("#1",), {"@#1": "y", "#1": "@#1"}, "#1", ("^10.5.4.1",)),
+        Row("c", "{}", (), {"%c": "z"}, "c", (), ("udp:sip.c.example",)),
+    ],
+)
+def test_a_row_is_one_line_that_reads_back(row: Row) -> None:
+    assert Row.read(row.line) == row
+    assert row.line.isascii()
+    assert row.line.isprintable()
+
+
 def test_a_file_cut_short_anywhere_is_an_error(tmp_path: Path) -> None:
-    file = tmp_path / "routes.json"
-    snapshot.save(file, Snapshot("rules", {"t1": ROWS["t1"], "t2": ROWS["t2"]}))
-    whole = file.read_bytes().rstrip()
+    file = tmp_path / "tenants.jsonl"
+    snapshot.save(file, Snapshot("rules", FULL.lines[:2]))
+    whole = file.read_bytes()
     for length in range(len(whole)):
         file.write_bytes(whole[:length])
         with pytest.raises(SnapshotError):
@@ -80,7 +113,7 @@ def test_a_file_cut_short_anywhere_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_writer_is_not_free_right_after_a_write(tmp_path: Path) -> None:
-    writer = Writer(tmp_path / "routes.json")
+    writer = Writer(tmp_path / "tenants.jsonl")
     assert writer.is_free
     writer.offer(FULL)
     writer.close()

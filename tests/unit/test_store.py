@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 from redis_server import RedisServer, Relay
 
+from sipward.records import Kind
 from sipward.store import (
     Accepted,
     Changed,
+    Complete,
     ConflictError,
     Event,
-    Everything,
+    Found,
     Health,
+    Listed,
     Store,
     StoreError,
     Unreadable,
@@ -24,6 +27,7 @@ from sipward.store import (
 )
 from sipward.tenants import TenantRecord, parse
 
+T = Kind.TENANT
 KEY = "sipward:tenant:"
 A_SECOND = 1.8
 """A second, and something for a busy machine."""
@@ -66,7 +70,19 @@ def until(events: Iterator[Event], wanted: Callable[[Event], bool], seconds: flo
 
 
 def is_everything(event: Event) -> bool:
-    return isinstance(event, Everything)
+    return isinstance(event, Complete)
+
+
+def loaded(events: Iterator[Event]) -> tuple[dict[Kind, dict[str, object]], bool]:
+    """All there is, by kind, and whether it was accepted: of the next load."""
+    listed = until(events, lambda e: isinstance(e, Listed))
+    assert isinstance(listed, Listed)
+    found: dict[Kind, dict[str, object]] = {}
+    while not isinstance(event := until(events, lambda e: isinstance(e, Found | Complete)), Complete):
+        assert isinstance(event, Found)
+        found.setdefault(event.kind, {}).update(event.values)
+    assert {kind: set(values) for kind, values in found.items()} == {k: set(v) for k, v in listed.names.items() if v}
+    return found, listed.accepted
 
 
 def is_well(event: Event) -> bool:
@@ -82,25 +98,25 @@ def complains(event: Event) -> bool:
 
 def test_a_tenant_that_was_put_is_read_back_and_removed(store: Store) -> None:
     store.put(record("acme", "acme.example.org"))
-    found = store.get("acme")
+    found = store.get(T, "acme")
     assert isinstance(found, bytes)
     assert parse("acme", found, None) == record("acme", "acme.example.org")
-    assert store.remove("acme") is True
-    assert store.remove("acme") is False
-    assert store.get("acme") is None
+    assert store.remove(T, "acme") is True
+    assert store.remove(T, "acme") is False
+    assert store.get(T, "acme") is None
 
 
 def test_a_tenant_may_be_put_again_with_its_own_domain(store: Store) -> None:
     store.put(record("acme", "acme.example.org"))
     store.put(record("acme", "acme.example.org", "more.example.org"))
-    assert list(store.list()) == ["acme"]
+    assert list(store.list(T)) == ["acme"]
 
 
 def test_a_domain_that_another_tenant_has_is_refused_however_it_is_written(server: RedisServer, store: Store) -> None:
     server.put("acme", value("other.example.org", "ACME.example.org."))
-    with pytest.raises(ConflictError, match=r"domain acme\.example\.org belongs to tenant acme"):
+    with pytest.raises(ConflictError, match=r"domains: acme\.example\.org belongs to tenant acme"):
         store.put(record("bulk", "bulk.example.org", "acme.example.org"))
-    assert store.get("bulk") is None
+    assert store.get(T, "bulk") is None
 
 
 @pytest.mark.parametrize("bad", ["{", "[]", '{"domains": 7}', '{"domains": [7, null]}', "[" * 5000, "\ufeff"])
@@ -108,16 +124,16 @@ def test_a_bad_value_of_another_tenant_hinders_nobody(server: RedisServer, store
     server.put("bad", bad)
     server.call("LPUSH", f"{KEY}list", "x")
     store.put(record("acme", "acme.example.org"))
-    assert store.get("acme") is not None
+    assert store.get(T, "acme") is not None
 
 
 def test_all_tenants_are_listed_in_order_and_nothing_else(server: RedisServer, store: Store) -> None:
     names = [f"t{number:04}" for number in range(1203)]
-    store.fill({name: value(f"{name}.example.org") for name in reversed(names)})
+    store.fill(T, {name: value(f"{name}.example.org") for name in reversed(names)})
     server.call("SET", "other:key", "x")
     server.call("SET", "sipward:other", "x")
     server.call("HSET", f"{KEY}a-hash", "x", "y")
-    found = store.list()
+    found = store.list(T)
     assert list(found) == ["a-hash", *names]
     assert found["a-hash"] == Unreadable("key: holds a hash: must be a string (SET)")
     assert found["t0007"] == value("t0007.example.org").encode()
@@ -125,8 +141,8 @@ def test_all_tenants_are_listed_in_order_and_nothing_else(server: RedisServer, s
 
 def test_filling_writes_only_what_is_missing(server: RedisServer, store: Store) -> None:
     server.put("acme", "newer")
-    assert store.fill({"acme": "older", "bulk": "kept"}) == 1
-    assert store.list() == {"acme": b"newer", "bulk": b"kept"}
+    assert store.fill(T, {"acme": "older", "bulk": "kept"}) == 1
+    assert store.list(T) == {"acme": b"newer", "bulk": b"kept"}
 
 
 def test_an_acceptance_ends_by_itself(server: RedisServer, store: Store) -> None:
@@ -136,7 +152,7 @@ def test_an_acceptance_ends_by_itself(server: RedisServer, store: Store) -> None
 
 def test_a_store_out_of_reach_is_one_clear_error(tmp_path: Path) -> None:
     with Store(f"unix://{tmp_path}/none.sock") as store, pytest.raises(StoreError, match="Redis cannot be used"):
-        store.list()
+        store.list(T)
 
 
 @pytest.mark.parametrize("url", ["redis://h?socket_timeout=soon", "redis://h?colour=red"])
@@ -149,7 +165,7 @@ def test_a_frozen_server_is_an_error_in_time(server: RedisServer) -> None:
     server.freeze()
     started = time.monotonic()
     with Store(server.url, timeout=0.2) as store, pytest.raises(StoreError, match="does not answer in time"):
-        store.list()
+        store.list(T)
     assert time.monotonic() - started < 1
 
 
@@ -157,10 +173,10 @@ def test_a_wrong_password_is_an_error_that_does_not_print_it(tmp_path: Path) -> 
     with RedisServer(tmp_path) as server:
         server.start("--requirepass", "right")
         with Store(f"{server.url}?password=s3cr3t") as store, pytest.raises(StoreError) as caught:
-            store.list()
+            store.list(T)
         assert "s3cr3t" not in str(caught.value)
         with Store(f"{server.url}?password=right") as store:
-            assert store.list() == {}
+            assert store.list(T) == {}
 
 
 # Watching
@@ -168,14 +184,14 @@ def test_a_wrong_password_is_an_error_that_does_not_print_it(tmp_path: Path) -> 
 
 def test_everything_is_told_first(server: RedisServer, events: Generator[Event]) -> None:
     server.put("acme", "x")
-    assert next(events) == Everything({"acme": b"x"}, accepted=False)
+    assert loaded(events) == ({T: {"acme": b"x"}}, False)
 
 
 def test_an_edit_of_anyone_is_told_within_milliseconds(server: RedisServer, events: Generator[Event]) -> None:
     until(events, is_well)
     server.put("acme", "x")
     started = time.monotonic()
-    assert until(events, lambda e: not is_well(e)) == Changed({"acme": b"x"})
+    assert until(events, lambda e: not is_well(e)) == Changed({T: {"acme": b"x"}})
     assert time.monotonic() - started < 0.5
 
 
@@ -205,20 +221,20 @@ def test_every_way_to_write_a_key_is_heard(
     while found != told:
         event = until(events, lambda e: isinstance(e, Changed))
         assert isinstance(event, Changed)
-        found |= event.values
+        found |= event.values[T]
 
 
 def test_a_transaction_is_told_as_one_change(server: RedisServer, events: Generator[Event]) -> None:
     until(events, is_well)
     script = f"return {{redis.call('SET', '{KEY}a', '1'), redis.call('SET', '{KEY}b', '2')}}"
     server.call("EVAL", script, "0")
-    assert until(events, lambda e: not is_well(e)) == Changed({"a": b"1", "b": b"2"})
+    assert until(events, lambda e: not is_well(e)) == Changed({T: {"a": b"1", "b": b"2"}})
 
 
 def test_a_key_of_odd_bytes_is_told_as_it_is(server: RedisServer, events: Generator[Event]) -> None:
     until(events, is_well)
     server.call("EVAL", f"return redis.call('SET', '{KEY}\\255', 'x')", "0")
-    assert until(events, lambda e: not is_well(e)) == Changed({"\udcff": b"x"})
+    assert until(events, lambda e: not is_well(e)) == Changed({T: {"\udcff": b"x"}})
 
 
 def test_keys_of_others_are_not_told(server: RedisServer, events: Generator[Event]) -> None:
@@ -226,7 +242,7 @@ def test_keys_of_others_are_not_told(server: RedisServer, events: Generator[Even
     server.call("SET", "other", "x")
     server.call("SET", "sipward:else", "x")
     server.put("acme", "x")
-    assert until(events, lambda e: not is_well(e)) == Changed({"acme": b"x"})
+    assert until(events, lambda e: not is_well(e)) == Changed({T: {"acme": b"x"}})
 
 
 @pytest.mark.parametrize("command", ["FLUSHALL", "FLUSHDB"])
@@ -234,7 +250,7 @@ def test_a_flush_is_told_as_everything(server: RedisServer, events: Generator[Ev
     server.put("acme", "x")
     until(events, is_well)
     server.call(command)
-    assert until(events, lambda e: not is_well(e)) == Everything({}, accepted=False)
+    assert loaded(events) == ({}, False)
 
 
 def test_an_acceptance_is_told_at_once_and_after_a_connect(server: RedisServer, events: Generator[Event]) -> None:
@@ -242,16 +258,31 @@ def test_an_acceptance_is_told_at_once_and_after_a_connect(server: RedisServer, 
     server.call("SET", "sipward:accept", "", "EX", "60")
     assert until(events, lambda e: not is_well(e)) == Accepted()
     server.put("acme", "x")
-    assert until(events, lambda e: not is_well(e)) == Changed({"acme": b"x"})
+    assert until(events, lambda e: not is_well(e)) == Changed({T: {"acme": b"x"}})
     assert is_well(next(events))
     with closing(watch(server.url)) as others:
-        assert next(others) == Everything({"acme": b"x"}, accepted=True)
+        assert loaded(others) == ({T: {"acme": b"x"}}, True)
 
 
-def test_an_edit_while_everything_is_being_read_is_not_missed(server: RedisServer, events: Generator[Event]) -> None:
-    next(events)
-    server.put("acme", "x")
-    assert until(events, lambda e: not is_well(e)) == Changed({"acme": b"x"})
+def test_an_edit_while_everything_is_being_read_is_told_in_between(server: RedisServer) -> None:
+    server.call("EVAL", f"for i = 1, 1500 do redis.call('SET', '{KEY}' .. i, i) end", "0")
+    with closing(watch(server.url)) as events:
+        until(events, lambda e: isinstance(e, Found))
+        server.put("acme", "x")
+        assert until(events, lambda e: not isinstance(e, Found)) == Changed({T: {"acme": b"x"}})
+        until(events, is_everything)
+
+
+def test_values_of_all_kinds_are_told_with_what_others_name_first(server: RedisServer) -> None:
+    for kind in ("number", "tenant", "trunk", "other"):
+        server.call("SET", f"sipward:{kind}:a:b", kind)
+    with closing(watch(server.url)) as events:
+        found, _ = loaded(events)
+        assert list(found.items()) == [(kind, {"a:b": str(kind).encode()}) for kind in Kind]
+        until(events, is_well)
+        script = "return {redis.call('DEL', 'sipward:trunk:a:b'), redis.call('SET', 'sipward:number:1', 'x')}"
+        server.call("EVAL", script, "0")
+        assert until(events, lambda e: not is_well(e)) == Changed({Kind.TRUNK: {"a:b": None}, Kind.NUMBER: {"1": b"x"}})
 
 
 def test_a_flood_of_edits_ends_with_the_last_values_and_without_a_complaint(
@@ -264,7 +295,7 @@ def test_a_flood_of_edits_ends_with_the_last_values_and_without_a_complaint(
     while len(found) < 5000:
         event = until(events, lambda e: not is_well(e))
         assert isinstance(event, Changed)
-        found |= event.values
+        found |= event.values[T]
     assert found == {str(i % 5000): str(i).encode() for i in range(15001, 20001)}
 
 
@@ -298,7 +329,7 @@ def test_a_server_that_was_restarted_is_read_afresh_within_a_second(
     server.start()
     until(events, is_everything, seconds=A_SECOND)
     server.put("acme", "x")
-    assert until(events, lambda e: isinstance(e, Changed)) == Changed({"acme": b"x"})
+    assert until(events, lambda e: isinstance(e, Changed)) == Changed({T: {"acme": b"x"}})
 
 
 @pytest.mark.parametrize("kind", ["pubsub", "normal"])
@@ -310,7 +341,7 @@ def test_a_lost_connection_is_noticed_whichever_of_the_two_it_is(
     until(events, complains, seconds=A_SECOND)
     until(events, is_everything, seconds=A_SECOND)
     server.put("acme", "x")
-    assert until(events, lambda e: isinstance(e, Changed)) == Changed({"acme": b"x"})
+    assert until(events, lambda e: isinstance(e, Changed)) == Changed({T: {"acme": b"x"}})
 
 
 def test_a_listener_that_hears_nothing_any_more_is_noticed(server: RedisServer, tmp_path: Path) -> None:
@@ -336,9 +367,8 @@ def test_a_server_that_is_loading_is_told_until_it_has_loaded(tmp_path: Path) ->
             event = until(events, complains)
             assert isinstance(event, Health)
             assert "loading" in event.complaint
-            found = until(events, is_everything)
-            assert isinstance(found, Everything)
-            assert len(found.values) == 1500
+            found, _ = loaded(events)
+            assert len(found[T]) == 1500
 
 
 def test_a_full_memory_is_told_and_edits_that_still_work_are_followed(
@@ -352,7 +382,7 @@ def test_a_full_memory_is_told_and_edits_that_still_work_are_followed(
     assert "takes no writes" in event.complaint
     assert "maxmemory" in event.complaint
     server.call("DEL", f"{KEY}acme")
-    assert until(events, lambda e: isinstance(e, Changed)) == Changed({"acme": None})
+    assert until(events, lambda e: isinstance(e, Changed)) == Changed({T: {"acme": None}})
     server.call("CONFIG", "SET", "maxmemory", "0")
     until(events, is_well)
 
@@ -361,7 +391,7 @@ def test_a_read_only_replica_is_told_and_read(server: RedisServer) -> None:
     server.put("acme", "x")
     server.call("REPLICAOF", "127.0.0.1", "1")
     with closing(watch(server.url)) as events:
-        assert next(events) == Everything({"acme": b"x"}, accepted=False)
+        assert loaded(events) == ({T: {"acme": b"x"}}, False)
         event = until(events, complains)
         assert isinstance(event, Health)
         assert "read only" in event.complaint

@@ -13,10 +13,13 @@ import pytest
 from redis_server import PATIENCE, RedisServer
 
 from sipward import live, snapshot, store, sync
+from sipward.records import Kind
+from sipward.resolver import Answer, LookUp, LookUpError, Name
+from sipward.routes import Routes
+from sipward.rules import Rules
 from sipward.settings import Settings
 from sipward.snapshot import Row
 from sipward.store import Store
-from sipward.tenants import Rules
 
 KEY = "sipward:tenant:"
 A_SECOND = 1.8
@@ -64,7 +67,7 @@ class Node:
 
     @property
     def domains(self) -> set[str]:
-        return {key for key in self.memory.tables[live.TABLE] if not key.startswith("@")}
+        return {key for key in self.memory.tables[live.TABLE] if key[0] not in "@^#%>"}
 
     @property
     def state(self) -> dict[str, Any]:
@@ -92,9 +95,9 @@ def on_disk(directory: Path, wanted: Callable[[Mapping[str, Row]], bool]) -> Map
     """The rows of the last good table, as soon as they are as wanted."""
     deadline = time.monotonic() + PATIENCE
     while True:
-        last = snapshot.load(directory / "routes.json")
-        if last and wanted(last.rows):
-            return last.rows
+        last = snapshot.load(directory / "table" / "tenants.jsonl")
+        if last and wanted(rows := {row.name: row for row in last.rows}):
+            return rows
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -103,14 +106,20 @@ def settings(directory: Path, url: str) -> Settings:
     return Settings(fqdn="sip.example.org", state_dir=directory, network={"address": "203.0.113.5"}, redis={"url": url})  # type: ignore[arg-type]
 
 
+def nothing(name: Name) -> Answer:
+    raise LookUpError("nobody is asked")
+
+
 @contextmanager
-def node(directory: Path, url: str, memory: Memory | None = None, rules: Rules = RULES) -> Iterator[Node]:
+def node(
+    directory: Path, url: str, memory: Memory | None = None, rules: Rules = RULES, look_up: LookUp = nothing
+) -> Iterator[Node]:
     memory, stop = memory or Memory(), threading.Event()
     crashed: list[BaseException] = []
 
     def run() -> None:
         try:
-            sync.run(memory, settings(directory, url), rules, stop.is_set)
+            sync.run(memory, settings(directory, url), rules, look_up, stop.is_set)
         except BaseException as error:
             crashed.append(error)
 
@@ -141,7 +150,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 def running(server: RedisServer, tmp_path: Path) -> Iterator[Node]:
     """A node with ten tenants, in step."""
     with Store(server.url) as redis:
-        redis.fill({f"t{n}": value(f"t{n}.org") for n in range(10)})
+        redis.fill(Kind.TENANT, {f"t{n}": value(f"t{n}.org") for n in range(10)})
     with node(tmp_path, server.url) as found:
         found.until(lambda n: n.state.get("tenants") == 10 and n.state["redis"] == "ok")
         yield found
@@ -169,7 +178,7 @@ def test_an_edit_writes_its_own_entries_only(server: RedisServer, running: Node)
     server.put("t1", value("t1.org", port=5090))
     running.until(lambda n: n.port("t1.org") == 5090)
     running.until(lambda n: len(n.memory.written) >= 4)
-    assert running.memory.written == ["t0.org", "@t0", "t1.org", "@t1"]
+    assert [key for key in running.memory.written if key != live.STATE_KEY] == ["@t0", "t0.org", "@t1", "t1.org"]
 
 
 def test_a_tenant_is_also_found_by_its_name(running: Node) -> None:
@@ -188,10 +197,14 @@ def test_the_state_says_what_there_is(server: RedisServer, running: Node) -> Non
     assert running.state == {
         "ready": True,
         "redis": "ok",
+        "loading": 0,
         "tenants": 10,
         "domains": 10,
+        "numbers": 0,
+        "trunks": 0,
         "rejected": {},
         "rejected_total": 0,
+        "unresolved": {},
         "withheld": 0,
         "detail": "",
     }
@@ -247,7 +260,7 @@ def test_a_bad_value_at_the_first_load_hinders_nobody(server: RedisServer, tmp_p
 
 def test_a_flood_of_bad_values_is_counted_and_shown_in_part(server: RedisServer, tmp_path: Path) -> None:
     with Store(server.url) as redis:
-        redis.fill({f"bad{n}": "{" for n in range(150)})
+        redis.fill(Kind.TENANT, {f"bad{n}": "{" for n in range(150)})
     with node(tmp_path, server.url) as found:
         found.until(lambda n: n.state.get("rejected_total") == 150)
         assert len(found.state["rejected"]) == 50
@@ -297,14 +310,14 @@ def test_a_lost_table_is_written_back_from_disk(server: RedisServer, running: No
     running.until(lambda n: n.state["withheld"] == 10, seconds=A_SECOND)
     rows = on_disk(tmp_path, lambda rows: len(rows) == 10)
     with Store(server.url) as redis:
-        assert redis.fill({name: row.raw for name, row in rows.items()}) == 10
+        assert redis.fill(Kind.TENANT, {name: row.raw for name, row in rows.items()}) == 10
     running.until(lambda n: n.state["withheld"] == 0 and n.state["tenants"] == 10, seconds=A_SECOND)
     assert running.domains == TEN
 
 
 def test_a_loss_stays_withheld_over_a_restart_of_the_node(server: RedisServer, tmp_path: Path) -> None:
     with Store(server.url) as redis:
-        redis.fill({f"t{n}": value(f"t{n}.org") for n in range(10)})
+        redis.fill(Kind.TENANT, {f"t{n}": value(f"t{n}.org") for n in range(10)})
     with node(tmp_path, server.url) as found:
         found.until(lambda n: n.state.get("tenants") == 10)
         server.call("FLUSHALL")
@@ -371,11 +384,12 @@ def test_with_neither_redis_nor_a_table_a_node_is_not_ready(tmp_path: Path) -> N
 
 
 def test_a_broken_table_on_disk_is_named_and_replaced(tmp_path: Path) -> None:
-    file = tmp_path / "routes.json"
-    file.write_text('{"version": 1, "tena')
+    file = tmp_path / "table" / "tenants.jsonl"
+    file.parent.mkdir()
+    file.write_text('{"version": 2, "tena')
     with RedisServer(tmp_path) as server:
         with node(tmp_path, server.url) as found:
-            found.until(lambda n: "routes.json: cannot be used" in n.state.get("detail", ""))
+            found.until(lambda n: "tenants.jsonl: cannot be used" in n.state.get("detail", ""))
             assert found.state["ready"] is False
             assert "internal error" not in found.state["detail"]
             server.start()
@@ -385,7 +399,7 @@ def test_a_broken_table_on_disk_is_named_and_replaced(tmp_path: Path) -> None:
             )
         last = snapshot.load(file)
         assert last is not None
-        assert last.rows.keys() == {"acme"}
+        assert [row.name for row in last.rows] == ["acme"]
 
 
 def test_what_other_settings_forbid_does_not_run_even_from_disk(server: RedisServer, tmp_path: Path) -> None:
@@ -408,10 +422,11 @@ def test_the_table_on_disk_follows_edits_while_the_node_runs(
 
 
 def test_a_disk_that_takes_nothing_is_named_until_it_does(server: RedisServer, tmp_path: Path) -> None:
-    (tmp_path / "routes.json.tmp").mkdir()
+    in_the_way = tmp_path / "table" / "tenants.jsonl.tmp"
+    in_the_way.mkdir(parents=True)
     with node(tmp_path, server.url) as found:
         found.until(lambda n: "the last good table cannot be written" in n.state.get("detail", ""))
-        (tmp_path / "routes.json.tmp").rmdir()
+        in_the_way.rmdir()
         found.until(lambda n: n.state["detail"] == "")
 
 
@@ -452,13 +467,12 @@ def test_an_error_in_the_watch_itself_ends_nothing(
 
 
 def test_a_hundred_thousand_tenants_start_from_disk_at_once(tmp_path: Path) -> None:
-    rows = {
-        f"t{n}": Row(value(f"t{n}.example.org"), (f"t{n}.example.org",), f'["t{n}","","pass",[]]')
+    lines = [
+        Row(f"t{n}", value(f"t{n}.example.org"), (f"t{n}.example.org",), {f"t{n}.example.org": f'["t{n}"]'}).line
         for n in range(100_000)
-    }
-    routes = sync.Routes(RULES)
-    made_under = routes.snapshot().made_under
-    snapshot.save(tmp_path / "routes.json", snapshot.Snapshot(made_under, rows))
+    ]
+    made_under = Routes(RULES).snapshot(Kind.TENANT).made_under
+    snapshot.save(tmp_path / "table" / "tenants.jsonl", snapshot.Snapshot(made_under, lines))
     with node(tmp_path, f"unix://{tmp_path}/none.sock") as found:
         found.until(lambda n: n.state.get("ready", False))
         assert found.state["tenants"] == 100_000

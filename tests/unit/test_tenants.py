@@ -12,7 +12,9 @@ import pytest
 from sipward import settings
 from sipward.addresses import Addresses
 from sipward.model import Endpoint, Instance, Tenant
-from sipward.tenants import VALUE_MAX, Rules, TenantError, TenantRecord, parse
+from sipward.records import VALUE_MAX, RecordError
+from sipward.rules import Rules
+from sipward.tenants import TenantRecord, parse
 
 CONFIGURATION = """
 fqdn = "sip.example.org"
@@ -46,7 +48,7 @@ def with_instance(**fields: Any) -> str:
 
 
 def refusal(raw: bytes | str, rules: Rules, name: str = "acme") -> str:
-    with pytest.raises(TenantError) as caught:
+    with pytest.raises(RecordError) as caught:
         parse(name, raw, rules)
     return str(caught.value)
 
