@@ -19,6 +19,9 @@ In Kamailio's workers (no I/O, no OpenSSL, nothing to install):
 
 In Kamailio's sync process: `sync` (Redis to live table), with `routes`, `snapshot`, `store`, `tenants`, `live`.
 
-On the command line: `cli`, `node` (starts and watches), `supervisor`, `render`, `rpc`, `settings`, `addresses`, `store`
-(the only module that speaks to Redis), `tenants`, with `hosts` and `problems` below them.
+On the command line: `cli`, `node` (starts and watches), `supervisor`, `render`, `rpc`, `settings`, `addresses`,
+`interfaces`, `store` (the only module that speaks to Redis), `tenants`, with `hosts` and `problems` below them.
+`reload` asks a running node to take its configuration again, `configuration` writes it; `backup` and `restore` carry a
+node to another machine. `actions` is NethVoice's API: `action_inputs` what it takes, `action_routes` and `action_node`
+what it does.
 """

@@ -186,12 +186,12 @@ def _problem(detail: ErrorDetails) -> Problem:
 
 def with_value(problem: Problem, given: Input) -> Problem:
     """The problem with the value that its field was given; for those who know the field alone."""
-    value: Any = given.model_dump(exclude_none=True)
+    value: Any = given.model_dump(mode="json", exclude_none=True)
     for part in problem.field.split("."):
         match value:
             case dict():
                 value = value.get(part)
-            case list() | tuple() if part.isdigit() and int(part) < len(value):
+            case list() if part.isdigit() and int(part) < len(value):
                 value = value[int(part)]
             case _:
                 value = None

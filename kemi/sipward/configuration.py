@@ -28,21 +28,33 @@ def change(path: Path, edit: Callable[[TOMLDocument], None]) -> Outcome | None:
     Raises SettingsError when the result is no configuration for this machine, ReloadError when the running node refuses
     it; the file is then as it was. What `edit` raises passes.
     """
-    path = path.resolve()
+
+    def edited(before: str) -> str:
+        document = parse(before, path)
+        edit(document)
+        return dumps(document)
+
+    return _replace(path.resolve(), edited)
+
+
+def put(path: Path, text: str) -> Outcome | None:
+    """Write the whole file, as `change` does."""
+    return _replace(path.resolve(), lambda _: text)
+
+
+def _replace(path: Path, make: Callable[[str], str]) -> Outcome | None:
     with _alone(path):
         before = _text(path)
-        document = parse(before or "", path)
-        edit(document)
-        text = tomlkit.dumps(document)
+        text = make(before or "")
         checked = check(path, text)
-        _write(path, text)
+        write(path, text)
         try:
             return _taken(checked)
         except (ReloadError, OSError):
             if before is None:
                 path.unlink()
             else:
-                _write(path, before)
+                write(path, before)
             raise
 
 
@@ -52,6 +64,11 @@ def parse(text: str, path: Path) -> TOMLDocument:
         return tomlkit.parse(text)
     except ParseError as error:
         raise SettingsError(f"{path}: is not TOML: {error}") from None
+
+
+def dumps(document: TOMLDocument) -> str:
+    """Write TOML; with an end of line behind a table that was added."""
+    return tomlkit.dumps(document).rstrip("\n") + "\n"
 
 
 def table(document: TOMLDocument, name: str) -> AbstractTable:
@@ -68,7 +85,7 @@ def check(path: Path, text: str) -> Settings:
     """See whether this would be the configuration of this machine, before it stands at `path`. Raises SettingsError."""
     trial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        _write(trial, text)
+        write(trial, text)
         found = settings.load(trial)
     except SettingsError as error:
         raise SettingsError(str(error).replace(str(trial), str(path))) from None
@@ -76,6 +93,26 @@ def check(path: Path, text: str) -> Settings:
         trial.unlink(missing_ok=True)
     node.check_addresses(found, addresses.resolve(found))
     return found
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file in one step, with the mode and owner it has. Raises SettingsError."""
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _MODE)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            with suppress(FileNotFoundError):
+                was = path.stat()
+                os.fchmod(descriptor, was.st_mode & 0o7777)
+                os.fchown(descriptor, was.st_uid, was.st_gid)
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        new.replace(path)
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def _taken(checked: Settings) -> Outcome | None:
@@ -106,23 +143,3 @@ def _text(path: Path) -> str | None:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise SettingsError(f"{path}: is not UTF-8 text") from None
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace the file in one step, with the mode and owner it has."""
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _MODE)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            with suppress(FileNotFoundError):
-                was = path.stat()
-                os.fchmod(descriptor, was.st_mode & 0o7777)
-                os.fchown(descriptor, was.st_uid, was.st_gid)
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-        new.replace(path)
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be written: {error.strerror}") from None
-    finally:
-        new.unlink(missing_ok=True)

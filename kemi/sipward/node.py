@@ -11,11 +11,11 @@ import sysconfig
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from socket import AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, SocketKind, socket
-from typing import Any
+from typing import Any, TextIO
 
 from sipward import live, reload, render, rpc
 from sipward.addresses import Addresses, resolve
-from sipward.hosts import Address, hostport
+from sipward.hosts import Address, hostport, parse_address
 from sipward.records import Kind, Record
 from sipward.settings import Settings, SettingsError
 from sipward.store import key, taken_by
@@ -40,7 +40,9 @@ def run(load: Callable[[], Settings]) -> int:
     addresses = resolve(settings)
     try:
         check_addresses(settings, addresses)
-        with _alone(settings):
+        with _alone(settings) as lock:
+            lock.write(str(os.getpid()))
+            lock.flush()
             _check_ports(_ports(settings, addresses))
             render.write(settings, addresses)
             _remove_stale_sockets(settings)
@@ -91,6 +93,28 @@ class _Running:
         return restarted
 
 
+@contextmanager
+def redis_at_hand(settings: Settings) -> Iterator[None]:
+    """Run the node's own Redis while the node itself does not. Raises StartError."""
+    if settings.redis.url or reload.running(settings):
+        yield
+        return
+    with _alone(settings):
+        render.write_redis(settings)
+        _remove_stale_sockets(settings)
+        with Supervisor([_redis(settings)], _say).held():
+            yield
+
+
+def has_address(text: str) -> bool:
+    """Whether an address is this machine's."""
+    try:
+        _try_to_bind(parse_address(text), 0, SOCK_DGRAM, "")
+    except SettingsError:
+        return False
+    return True
+
+
 def status(settings: Settings) -> dict[str, Any]:
     """How the node is: `ready` says whether calls can be routed right now."""
     routes, kamailio = _routes(settings), _kamailio_state(settings)
@@ -137,7 +161,7 @@ def _taken(settings: Settings, record: Record) -> str:
 
 
 @contextmanager
-def _alone(settings: Settings) -> Iterator[None]:
+def _alone(settings: Settings) -> Iterator[TextIO]:
     """Keep a second node out of this `state_dir`: it would take the first one's sockets for stale ones."""
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with reload.lock_file(settings).open("a") as lock:
@@ -146,9 +170,7 @@ def _alone(settings: Settings) -> Iterator[None]:
         except OSError:
             raise StartError(f"a node already runs in {settings.state_dir} (state_dir)") from None
         lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
+        yield lock
 
 
 def check_addresses(settings: Settings, addresses: Addresses) -> None:
@@ -242,16 +264,19 @@ def _components(settings: Settings) -> list[Component]:
         ),
     ]
     if not settings.redis.url:
-        redis = Component(
-            "redis",
-            [_program("redis-server"), str(run_dir / "redis.conf")],
-            logs / "redis.log",
-            settings.redis_socket.exists,
-        )
-        components.insert(0, redis)
+        components.insert(0, _redis(settings))
     for component in components:
         component.reads = "\n".join((settings.state_dir / name).read_text() for name in _READS[component.name])
     return components
+
+
+def _redis(settings: Settings) -> Component:
+    return Component(
+        "redis",
+        [_program("redis-server"), str(render.run_dir(settings) / "redis.conf")],
+        settings.state_dir / "log" / "redis.log",
+        settings.redis_socket.exists,
+    )
 
 
 def _program(name: str) -> str:

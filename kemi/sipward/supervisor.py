@@ -9,8 +9,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,11 +77,7 @@ class Supervisor:
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._hang_up)
         signal.set_wakeup_fd(self._poke, warn_on_full_buffer=False)
-        try:
-            for component in self._components:
-                self._start(component)
-                self._await(component)
-                self._cap(component)
+        with self.held():
             if not self._stopping:
                 self._say("ready")
             while not self._stopping:
@@ -89,6 +85,16 @@ class Supervisor:
                     self._reloading = False
                     self._reload(self)
                 self._watch()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Start all in order, and stop them at the end of the block. Raises StartError."""
+        try:
+            for component in self._components:
+                self._start(component)
+                self._await(component)
+                self._cap(component)
+            yield
         finally:
             for component in reversed(self._components):
                 self._end(component)

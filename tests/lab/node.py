@@ -59,7 +59,10 @@ class Node:
 
     def start(self, within: float = 30.0) -> Self:
         """Write the configuration, run `sipward up`, and come back when calls can be routed."""
-        self.configure()
+        return self.configure().begin(within)
+
+    def begin(self, within: float = 30.0) -> Self:
+        """Start by the configuration that is there."""
         self._process = self.machine.popen(self._command("up"), log=self._log("sipward"), env=_ENVIRONMENT)
         self.wait_ready(within)
         return self
