@@ -16,6 +16,7 @@ In Kamailio's workers (no I/O, no OpenSSL, nothing to install):
 - `live`         the entries of the live table
 - `uri`, `model` the words
 - `kamailio`     the only module that speaks to Kamailio
+- `icmp`         what a peer that was away has left in our sockets
 
 In Kamailio's sync process: `sync` (Redis to live table), with `routes`, `snapshot`, `store`, `tenants`, `live`.
 

@@ -4,16 +4,11 @@ from collections.abc import Callable
 from types import ModuleType
 
 from sipward import media, sdp
+from sipward.decision import Relay, Request
 from sipward.edge import Edge
+from sipward.media import OFFERING
 from sipward.model import Side, Socket
 from sipward.passage import Passage
-from sipward.routing import Relay, Request
-
-OFFERING = frozenset({"INVITE", "UPDATE", "PRACK", "ACK"})
-"""Methods whose bodies take part in offer/answer (RFC 6337, table 1)."""
-
-ENDED = frozenset({408, 481})
-"""Refusals of a BYE after which there is no dialog either (RFC 3261, 12.2.1.2, 15.1.1)."""
 
 Log = Callable[[str, str, str], None]
 """Writes a line: event, reason, tenant."""
@@ -32,18 +27,17 @@ class Anchor:
         """Take a request's SDP through rtpengine; False when the request must not be sent on."""
         if not request.has_sdp or request.method not in OFFERING:
             return True
-        call = name(request, relay)
-        if request.method == "ACK" or (request.method == "PRACK" and relay.dialog.late):
-            if not self._take(self._sip.media_answer, media.answer(call, request.side), relay.to):
-                self._reject(relay.dialog.tenant)
+        call, dialog = name(request, relay), relay.dialog
+        if request.method == "ACK" or (request.method == "PRACK" and dialog.late):
+            if not self._take(self._sip.media_answer, media.answer(call, request.side, dialog.fixed), relay.to):
+                self._reject(dialog.tenant)
             return True
-        return self._take(self._sip.media_offer, media.offer(call, request.side, relay.to, socket.is_ipv6), relay.to)
+        flags = media.offer(call, request.side, relay.to, socket.is_ipv6, dialog.fixed)
+        return self._take(self._sip.media_offer, flags, relay.to)
 
     def reply(self, method: str, status: int, passage: Passage, back: Socket) -> None:
-        """Take a reply's SDP through rtpengine, or off; the answer to a BYE ends the media."""
+        """Take a reply's SDP through rtpengine, or off."""
         sip = self._sip
-        if method == "BYE" and (200 <= status < 300 or status in ENDED):
-            self.end(passage.media)
         if not sip.has_sdp():
             return
         if method not in OFFERING or status >= 300:
@@ -52,9 +46,9 @@ class Anchor:
                 sip.remove_body()
             return
         if passage.has_offer:
-            taken = self._take(sip.media_answer, media.answer(passage.media, passage.to), passage.origin)
+            taken = self._take(sip.media_answer, media.answer(passage.media, passage.to, passage.fixed), passage.origin)
         else:
-            flags = media.offer(passage.media, passage.to, passage.origin, back.is_ipv6)
+            flags = media.offer(passage.media, passage.to, passage.origin, back.is_ipv6, passage.fixed)
             taken = self._take(sip.media_offer, flags, passage.origin)
         if taken:
             return

@@ -13,14 +13,15 @@ from types import ModuleType
 from urllib.parse import quote, unquote
 
 from sipward import headers
+from sipward.decision import Relay, Request
 from sipward.edge import ADDRESS, Edge
+from sipward.media import OFFERING
 from sipward.model import Endpoint, Side, Socket
 from sipward.seal import Sealer
-from sipward.tokens import PARAM, Binding, Dialog, Hidden
+from sipward.tokens import MARK, PARAM, Account, Binding, Dialog, Hidden
 from sipward.uri import NameAddr, Uri, name_addrs, parse, split_list
 
 _VIAS = "vias"
-_CALL_ID_MARK = f"{PARAM}-"
 _CALL_ID_KIND = b"call-id"
 _BRANCH = re.compile(r";\s*branch\s*=\s*([^;,\s]+)", re.IGNORECASE)
 _SEALED = re.compile(rf";{PARAM}=[\w-]+")
@@ -59,39 +60,40 @@ class Concealment:
 
     def outer_call_id(self, call_id: str) -> str:
         """The Call-ID shown outside for one that holds an inner address; always the same for the same one."""
-        return f"{_CALL_ID_MARK}{self._sealer.seal(_CALL_ID_KIND, call_id.encode())}"
+        return f"{MARK}{self._sealer.seal(_CALL_ID_KIND, call_id.encode())}"
 
     def inner_call_id(self, call_id: str) -> str:
         """The Call-ID inside for any that comes from outside: most are the same on both sides."""
-        if not call_id.startswith(_CALL_ID_MARK):
+        if not call_id.startswith(MARK):
             return call_id
-        content = self._sealer.open(_CALL_ID_KIND, call_id[len(_CALL_ID_MARK) :])
+        content = self._sealer.open(_CALL_ID_KIND, call_id[len(MARK) :])
         return call_id if content is None else content.decode()
 
-    def request(self, to: Side, tenant: str, socket: Socket, call_id: str, keep: bool, sweep_body: bool) -> bool:
+    def request(self, request: Request, relay: Relay, socket: Socket, call_id: str) -> bool:
         """Make an instance's request one that shows nothing of the inside; to be done before any other change.
 
-        False when the request turns out to be a retransmission that another worker is handling. `call_id`: what the
-        outside sees as such. `keep`: create the transaction first, from the request as it came, and keep its Via
-        headers there; an ACK has no reply and needs neither. `sweep_body`: rtpengine will not rewrite the body.
+        Creates the transaction first, from the request as it came, and keeps its Via headers there; but for an ACK,
+        which has no reply. False when the request turns out to be a retransmission that another worker is handling.
+        `call_id`: what the outside sees as such.
         """
-        sip = self._sip
+        sip, tenant = self._sip, relay.dialog.tenant
         head, _, body = sip.buffer().partition("\r\n\r\n")
         vias: list[str] = []
         lines = headers.lines(head)
-        changed = list(self._concealed(lines, vias, to, tenant, socket, call_id))
-        if keep:
+        changed = list(self._concealed(lines, vias, request.method, relay, socket, call_id))
+        if request.method != "ACK":
             self._conceal_ends(lines, body, tenant)
             if not sip.new_transaction():
                 return False
             sip.remember(_VIAS, "\n".join(vias))
-        shown = self._edge.shown_to(to, socket)
+        shown = self._edge.shown_to(relay.to, socket)
         first = next(split_list(vias[0]), "") if vias else ""
         branch = _BRANCH.search(first)
         changed.insert(
             1, f"Via: SIP/2.0/{socket.local.transport.upper()} {shown};branch={branch[1] if branch else 'z9hG4bK'}"
         )
-        if sweep_body and (swept := self._swept(body, self._domain_of(tenant))) != body:
+        rewritten = request.has_sdp and request.method in OFFERING
+        if not rewritten and (swept := self._swept(body, self._domain_of(tenant))) != body:
             body = swept
             size = f"Content-Length: {len(body.encode())}"
             changed = [size if headers.field(line)[0] == "content-length" else line for line in changed]
@@ -113,7 +115,7 @@ class Concealment:
             return
         for name in _REFERRING:
             value = shown = self._sip.header(name)
-            if _CALL_ID_MARK in value:
+            if MARK in value:
                 value = self._inner_call_ids(value, in_uri=name == "refer-to")
             if f";{PARAM}=" in value:
                 value = self._revealed(value, tenant)
@@ -158,6 +160,15 @@ class Concealment:
         self._replace_contacts(lambda uri: self._unbind(uri, flow))
         self._sweep_reply(tenant)
 
+    def registered_outside(self, tenant: str, trunk: str) -> None:
+        """Give an instance that has registered at a carrier its own Contacts back, and nobody else's."""
+
+        def own(uri: Uri) -> Uri | None:
+            account = Account.open(self._sealer, uri.user, trunk)
+            return parse(account.contact) if account and account.tenant == tenant else None
+
+        self._replace_contacts(own)
+
     def record_route(self, value: str, to: Side, tenant: str, socket: Socket) -> str:
         """A Record-Route of a proxy behind us: our address, with the proxy's own sealed in."""
         address = next(name_addrs(value), None)
@@ -184,10 +195,13 @@ class Concealment:
         self._sweep_reply(tenant)
 
     def _concealed(
-        self, lines: list[str], vias: list[str], to: Side, tenant: str, socket: Socket, call_id: str
+        self, lines: list[str], vias: list[str], method: str, relay: Relay, socket: Socket, call_id: str
     ) -> Iterator[str]:
         """The lines without anything inner; the values of Via go to `vias` instead."""
+        to, tenant = relay.to, relay.dialog.tenant
         domain = self._domain_of(tenant)
+        dropped = headers.INTERNAL if relay.asserts else headers.INTERNAL_AND_IDENTITY
+        registers = method == "REGISTER"
         yield lines[0]
         if not any(headers.field(line)[0] == "max-forwards" for line in lines[1:]):
             yield "Max-Forwards: 70"
@@ -196,7 +210,8 @@ class Concealment:
             if name == "via":
                 vias.append(value)
             elif name == "contact":
-                if shown := self._hidden(value, to, tenant, socket, False):
+                account = self._account(value, relay, socket) if registers else ""
+                if shown := account or self._hidden(value, to, tenant, socket, False):
                     yield f"Contact: {shown}"
             elif name == "record-route":
                 hidden = [self.record_route(route, to, tenant, socket) for route in split_list(value)]
@@ -207,8 +222,17 @@ class Concealment:
                 yield line
             elif name in _REFERRING:
                 yield self._swept(self._outer_call_ids(line), domain)
-            else:
+            elif name not in dropped:
                 yield self._swept(line, domain)
+
+    def _account(self, text: str, relay: Relay, socket: Socket) -> str:
+        """The Contact of an instance's REGISTER as the carrier sees it: ours, whatever the carrier forgets of it."""
+        shown = f"{self._edge.shown_to(relay.to, socket)}{transport_param(socket)}"
+
+        def own(uri: Uri) -> Uri:
+            return Uri(uri.scheme, Account(relay.dialog.tenant, str(uri)).seal(self._sealer, relay.dialog.trunk), shown)
+
+        return ", ".join(_contacts([text], own))
 
     def _sweep_reply(self, tenant: str) -> None:
         """Clear a reply's header fields of inner addresses; From and To are the caller's own words."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from sipward.live import domain_key
 from sipward.model import Endpoint, Side, Socket
+from sipward.numbers import NO_PLAN, Plan
 
 ADDRESS = re.compile(
     r"(?:(?<=%[0-9A-Fa-f][0-9A-Fa-f])|(?<![\d.]))(?:"
@@ -32,8 +33,10 @@ class Edge:
         names: Iterable[str],
         keys: Iterable[bytes],
         instance_timeout: int,
+        plan: Plan = NO_PLAN,
     ) -> None:
         """`names`: host names that are the node itself; `keys`: newest first; `instance_timeout`: milliseconds."""
+        self.plan = plan
         self.sockets = tuple(sockets)
         self.keys = tuple(keys)
         self.instance_timeout = instance_timeout
@@ -124,6 +127,7 @@ class Edge:
                 "local_networks": [str(network) for network in self._local],
                 "names": sorted(self._hosts),
                 "instance_timeout": self.instance_timeout,
+                "plan": self.plan,
             }
         )
 
@@ -155,5 +159,11 @@ def load(path: Path, keys: Path) -> Edge:
     sockets = [Socket(Side(side), Endpoint(t, host, port), public) for side, t, host, port, public in text["sockets"]]
     secrets = [bytes.fromhex(line) for line in keys.read_text().split()]
     return Edge(
-        sockets, text["service_networks"], text["local_networks"], text["names"], secrets, text["instance_timeout"]
+        sockets,
+        text["service_networks"],
+        text["local_networks"],
+        text["names"],
+        secrets,
+        text["instance_timeout"],
+        Plan(*text["plan"]),
     )

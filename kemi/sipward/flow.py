@@ -5,19 +5,21 @@ about destinations: that is `routing`. What a message shows and carries is chang
 `anchor`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import NamedTuple
 
-from sipward import routing
-from sipward.anchor import OFFERING, Anchor, name
+from sipward import headers
+from sipward.anchor import Anchor, name
 from sipward.concealment import Concealment
+from sipward.decision import NO_DIALOG, Answer, Decision, Relay, Request
 from sipward.edge import Edge
+from sipward.limits import Limiter
 from sipward.live import Live
 from sipward.model import Endpoint, Side, Socket
 from sipward.passage import Passage
 from sipward.routeset import Routes, RouteSet
-from sipward.routing import Answer, Decision, Relay, Request
+from sipward.routing import Router
 from sipward.seal import Sealer
 from sipward.tokens import PARAM, Dialog
 
@@ -30,8 +32,14 @@ DIALOG_FORMING = frozenset({"INVITE", "SUBSCRIBE", "REFER", "NOTIFY"})
 ANSWERED_AT_ONCE = frozenset({"INVITE", "REGISTER", "OPTIONS", "SUBSCRIBE", "PUBLISH"})
 """What an instance itself answers at once (an INVITE with 100). Others it may pass on to a phone, and wait for it."""
 
+INTRODUCED = frozenset({"INVITE", "REGISTER"})
+"""Methods by which a PBX learns who somebody is."""
+
 TIMER_F = 32_000
 """Milliseconds that a request other than INVITE may take (RFC 3261, 17.1.2.2)."""
+
+ENDED = frozenset({408, 481})
+"""Refusals of a BYE after which there is no dialog either (RFC 3261, 12.2.1.2, 15.1.1)."""
 
 TRY_NEXT = frozenset({500, 502, 503, 504})
 """Answers that speak of the instance, not of the call."""
@@ -66,9 +74,11 @@ class Flow:
         self._edge = edge
         self._sealer = Sealer(edge.keys)
         self._live = Live(sip.look_up)
+        self._router = Router(edge, self._sealer, self._live)
         self._conceal = Concealment(sip, edge, self._sealer, self._domain)
         self._routes = RouteSet(sip, edge, self._conceal)
         self._anchor = Anchor(sip, edge, self._log)
+        self._limiter = Limiter(sip)
 
     # --- requests ------------------------------------------------------------------------------------------------
 
@@ -107,25 +117,34 @@ class Flow:
         if not (call_id.isascii() and call_id.isprintable()) or " " in call_id:
             return self._answer(BAD_CALL_ID)
         routes = self._routes.read()
-        request = sip.request(side, sender, routes.own, self._conceal.inner_call_id(call_id))
+        request = sip.request(side, sender, routes.own, call_id)
         if request is None:
             return self._answer(FOREIGN_SCHEME)
-        decision = self._decide(request)
-        if decision is routing.NO_DIALOG and (strict := self._routes.put_right(request.uri)):
-            uri, routes = strict
-            request = request._replace(uri=uri, route=routes.own, strict=True)
-            decision = self._decide(request)
+        decision = self._router.route(request)
+        if decision is NO_DIALOG and request.in_dialog:
+            request, routes, decision = self._reread(request, routes)
         match decision:
             case Relay():
                 return self._relay(request, decision, routes, Seen(call_id, back))
             case Answer():
-                if decision is routing.NOT_FOUND and not sip.has_routes():
+                if decision.code == 404 and not sip.has_routes():
                     decision = NOT_READY
                 return self._answer(decision)
 
-    def _decide(self, request: Request) -> Decision:
-        route = routing.in_dialog if request.in_dialog else routing.initial
-        return route(request, self._edge, self._sealer, self._live)
+    def _reread(self, request: Request, routes: Routes) -> tuple[Request, Routes, Decision]:
+        """Take a request of an unknown dialog as one whose Call-ID we have renamed, or that a strict router sent."""
+        inner = self._conceal.inner_call_id(request.call_id)
+        if inner != request.call_id:
+            renamed = request._replace(call_id=inner)
+            if (decision := self._router.route(renamed)) is not NO_DIALOG:
+                return renamed, routes, decision
+        if strict := self._routes.put_right(request.uri):
+            uri, routes = strict
+            for call_id in (request.call_id, inner):
+                request = request._replace(uri=uri, call_id=call_id, route=routes.own, strict=True)
+                if (decision := self._router.route(request)) is not NO_DIALOG:
+                    return request, routes, decision
+        return request, routes, NO_DIALOG
 
     def _relay(self, request: Request, relay: Relay, routes: Routes, seen: Seen) -> None:
         """Change the request for the side it goes to, and send it."""
@@ -134,21 +153,25 @@ class Flow:
         socket = self._edge.socket_for(relay.to, target)
         if socket is None:
             return self._answer(NO_SOCKET, relay.dialog.tenant)
+        if relay.charges and (refusal := self._limiter.refusal(request.method, relay.charges, name(request, relay))):
+            return self._answer(refusal, relay.dialog.tenant)
         shown = self._conceal.outer_call_id(request.call_id) if relay.dialog.renamed else request.call_id
-        if outwards:
-            keep = request.method != "ACK"
-            sweep_body = not request.has_sdp or request.method not in OFFERING
-            if not self._conceal.request(relay.to, relay.dialog.tenant, socket, shown, keep, sweep_body):
-                return None
-        else:
+        if not outwards:
             if seen.call_id != request.call_id:
                 sip.set_call_id(request.call_id)
             self._conceal.reveal(request.method, relay.dialog.tenant)
+            self._introduce(request, relay)
+        elif relay.dialog.unhidden:
+            self._strip(headers.INTERNAL if relay.asserts else headers.INTERNAL_AND_IDENTITY)
+        elif not self._conceal.request(request, relay, socket, shown):
+            return None
         if relay.uri or request.strict:
             sip.set_uri(relay.uri or request.uri)
         if routes.present:
             self._routes.write(self._routes.onward(routes, request.side, relay), relay.uri or request.uri)
         if not self._anchor.request(request, relay, socket):
+            if relay.charges:
+                self._limiter.release(name(request, relay))
             return self._answer(NO_MEDIA, relay.dialog.tenant)
         sealed = self._sealed(request, relay)
         self._change_for_method(request, relay, socket, sealed)
@@ -162,10 +185,22 @@ class Flow:
         self._remember(request, relay, sealed, shown if outwards else seen.call_id, seen.back)
         return self._send(request, relay)
 
+    def _introduce(self, request: Request, relay: Relay) -> None:
+        """Tell an instance where a request really comes from, and nothing that the sender made up."""
+        self._strip(headers.INTERNAL if relay.asserts else headers.INTERNAL_AND_ASSERTED)
+        if request.method in INTRODUCED:
+            trunk = f"{headers.TRUNK}: {relay.dialog.trunk}\r\n" if relay.dialog.trunk else ""
+            self._sip.add_headers(f"{headers.FORWARDED_FOR}: {request.source.host}\r\n{trunk}")
+
+    def _strip(self, names: Iterable[str]) -> None:
+        for each in names:
+            self._sip.remove_header(each)
+
     def _change_for_method(self, request: Request, relay: Relay, socket: Socket, sealed: str) -> None:
         """What only some methods need."""
         if request.method == "REGISTER":
-            self._conceal.register(relay.dialog, socket)
+            if relay.to is Side.SERVICE:
+                self._conceal.register(relay.dialog, socket)
         elif request.method in DIALOG_FORMING and not request.in_dialog:
             self._routes.record(relay.to, socket, sealed)
 
@@ -173,13 +208,17 @@ class Flow:
         """Send the changed request statefully."""
         starts = not request.in_dialog
         self._sip.watch(failures=starts or request.method == "BYE")
-        at_once = starts and relay.to is Side.SERVICE and request.method in ANSWERED_AT_ONCE
-        if self._sip.relay(self._edge.instance_timeout if at_once else 0):
+        if self._sip.relay(self._patience(request.method, relay.to, len(relay.targets) > 1) if starts else 0):
             return
         # It could not even be sent: the phone's connection is gone, or the instance refuses ours.
         if request.method == "BYE" or (starts and request.method == "INVITE"):
-            self._anchor.end(name(request, relay))
+            self._end(name(request, relay))
         self._answer(UNREACHABLE if relay.to is Side.SERVICE else FLOW_FAILED, relay.dialog.tenant)
+
+    def _patience(self, method: str, to: Side, more: bool) -> int:
+        """Milliseconds after which a silent target is given up; 0 for RFC 3261's. A carrier's, if there are more."""
+        at_once = method in ANSWERED_AT_ONCE and (to is Side.SERVICE or more)
+        return self._edge.instance_timeout if at_once else 0
 
     def _sealed(self, request: Request, relay: Relay) -> str:
         """The sealed text of both ends: in a dialog the one that came, which has been opened by now."""
@@ -200,6 +239,9 @@ class Flow:
             call_id=request.call_id,
             renamed=shown if shown != request.call_id else "",
             media=name(request, relay),
+            trunk=relay.dialog.trunk,
+            fixed=relay.dialog.fixed,
+            unhidden=relay.dialog.unhidden,
             next=relay.targets[1:],
         ).remember(self._sip)
 
@@ -208,7 +250,7 @@ class Flow:
         if sip.is_known_transaction():
             sip.relay()
         else:
-            self._answer(routing.NO_DIALOG)
+            self._answer(NO_DIALOG)
 
     def _answer(self, answer: Answer, tenant: str = "-") -> None:
         """Answer a request here; an ACK is never answered (RFC 3261, 17). `tenant`: whose it is, if that is known."""
@@ -235,10 +277,16 @@ class Flow:
         method, back = sip.method(), self._edge.sockets[passage.back]
         if passage.renamed:
             sip.set_call_id(passage.renamed if passage.to is Side.SERVICE else passage.call_id)
+        if method == "BYE" and (200 <= status < 300 or status in ENDED):
+            self._end(passage.media)
         self._anchor.reply(method, status, passage, back)
         self._routes.turn(passage, back)
+        if passage.unhidden:
+            return None
         if passage.to is not Side.SERVICE:
             self._conceal.restore_vias()
+            if method == "REGISTER":
+                self._conceal.registered_outside(passage.tenant, passage.trunk)
         elif method == "REGISTER":
             dialog = Dialog.open(self._sealer, passage.dialog, passage.call_id)
             self._conceal.registered(passage.tenant, dialog.outer if dialog else None)
@@ -266,12 +314,12 @@ class Flow:
         if sip.method() == "BYE":
             if silent:
                 # The dialog is over all the same (RFC 3261, 15.1.1).
-                self._anchor.end(passage.media)
+                self._end(passage.media)
             return
         if sip.is_cancelled():
             self._end_call(passage)
             return
-        broken = passage.to is Side.SERVICE and (silent or status in TRY_NEXT)
+        broken = (passage.to is Side.SERVICE or passage.trunk) and (silent or status in TRY_NEXT)
         while broken and passage.next:
             passage, sent = self._try_next(passage, "silent" if silent else str(status))
             if sent:
@@ -290,7 +338,7 @@ class Flow:
         """Send the failed request to the next instance; what is known of it then, and whether it was sent."""
         sip, target = self._sip, passage.next[0]
         passage = passage.moved(self._shown_after_failover(passage, target))
-        socket = self._edge.socket_for(Side.SERVICE, target)
+        socket = self._edge.socket_for(passage.to, target)
         if socket is None:
             return passage, False
         sip.count("failover")
@@ -299,16 +347,28 @@ class Flow:
         sip.watch(failures=True)
         sip.renew_uri()
         sip.aim(target, self._edge.index_of(socket))
-        at_once = sip.method() in ANSWERED_AT_ONCE
-        return passage, sip.relay(self._edge.instance_timeout if at_once else 0)
+        return passage, sip.relay(self._patience(sip.method(), passage.to, bool(passage.next)))
 
     def _shown_after_failover(self, passage: Passage, target: Endpoint) -> str:
         dialog = Dialog.open(self._sealer, passage.dialog, passage.call_id)
-        return dialog._replace(inner=target).seal(self._sealer, passage.call_id) if dialog else passage.shown
+        if dialog is None:
+            return passage.shown
+        moved = dialog._replace(inner=target) if passage.to is Side.SERVICE else dialog._replace(outer=target)
+        return moved.seal(self._sealer, passage.call_id)
 
     def _end_call(self, passage: Passage) -> None:
         if self._sip.method() == "INVITE":
-            self._anchor.end(passage.media)
+            self._end(passage.media)
+
+    def _end(self, call: str) -> None:
+        """A call is over, or has never begun: its media and its place are free."""
+        self._anchor.end(call)
+        self._limiter.release(call)
+
+    def forgotten(self) -> None:
+        """A call that nobody has ended in hours counts no more."""
+        for each in self._sip.forgotten().split():
+            self._sip.leave(each)
 
     # --- small things --------------------------------------------------------------------------------------------
 

@@ -55,6 +55,10 @@ class Callbacks:
         """A relayed request failed."""
         return self._pass(self._flow.failure)
 
+    def ksr_expired(self, msg: object, event: str) -> int:
+        """An entry of shared memory has outlived its time."""
+        return self._pass(self._flow.forgotten) if event == "htable:expired:charges" else DONE
+
     def ksr_sync(self, msg: object, *names: object) -> int:
         """The timer process: stays in here."""
         return self._pass(self._sync)

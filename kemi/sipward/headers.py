@@ -3,6 +3,19 @@
 import re
 from collections.abc import Iterator
 
+FORWARDED_FOR = "X-Forwarded-For"
+"""Tells an instance where a request comes from: one IP address."""
+TRUNK = "X-Sipward-Trunk"
+"""Tells an instance by which trunk."""
+INTERNAL = frozenset({"x-forwarded-for", "x-sipward-trunk", "istrunk", "topos"})
+"""Header fields that only the node and its instances say to each other."""
+ASSERTED = frozenset({"p-asserted-identity", "remote-party-id", "diversion", "history-info", "p-charging-vector"})
+"""What is believed of a caller only from those who are trusted (RFC 3325, 5806, 7044, 7315)."""
+IDENTITY = ASSERTED | {"p-preferred-identity", "privacy"}
+"""What a PBX says of its caller beside the From."""
+INTERNAL_AND_ASSERTED = INTERNAL | ASSERTED
+INTERNAL_AND_IDENTITY = INTERNAL | IDENTITY
+
 _FOLD = re.compile(r"\r?\n[ \t]+")
 _LONG_NAMES = {
     "a": "accept-contact",

@@ -4,8 +4,9 @@ import time
 from binascii import crc32
 
 import KSR
+from sipward.decision import Request
+from sipward import icmp
 from sipward.model import Endpoint, Side, Socket
-from sipward.routing import Request
 from sipward.uri import Uri, parse, split_list
 
 _COUNTERS = "counters"
@@ -36,9 +37,9 @@ def received_on() -> int:
     return int(KSR.kx.get_rcv_sock_name())
 
 
-def request(side: Side, sender: Endpoint, own_route: Uri | None, inner_call_id: str) -> Request | None:
-    """The facts that routing looks at; None when the Request-URI is not a SIP URI."""
-    uri = parse(KSR.kx.get_ruri() or "")
+def request(side: Side, sender: Endpoint, own_route: Uri | None, call_id: str) -> Request | None:
+    """The facts that routing looks at; None when the Request-URI is neither a SIP nor a tel URI."""
+    uri = parse(KSR.kx.get_ruri() or "", tel=True)
     if uri is None:
         return None
     in_dialog = KSR.siputils.has_totag() > 0
@@ -47,7 +48,7 @@ def request(side: Side, sender: Endpoint, own_route: Uri | None, inner_call_id: 
         method=method(),
         side=side,
         source=sender,
-        call_id=inner_call_id,
+        call_id=call_id,
         uri=uri,
         caller=None if in_dialog else parse(KSR.kx.get_furi() or ""),
         callee=None if in_dialog else parse(KSR.kx.get_turi() or ""),
@@ -57,6 +58,7 @@ def request(side: Side, sender: Endpoint, own_route: Uri | None, inner_call_id: 
         in_dialog=in_dialog,
         has_sdp=has_sdp(),
         media=crc32((KSR.hdr.get("Via") or "").encode()) if method() == "INVITE" else 0,
+        header=header,
     )
 
 
@@ -114,6 +116,16 @@ def status() -> int:
 def set_uri(uri: Uri) -> None:
     """Replace the Request-URI."""
     KSR.seturi(str(uri))
+
+
+def remove_header(name: str) -> None:
+    """Remove all header fields of a name, however it is spelled (RFC 3261, 7.3.1)."""
+    KSR.hdr.remove(name)
+
+
+def add_headers(lines: str) -> None:
+    """Add header fields at the end: whole lines, each with its CRLF."""
+    KSR.hdr.append(lines)
 
 
 def set_routes(values: list[str]) -> None:
@@ -305,18 +317,25 @@ def recall(name: str) -> str:
 def media_offer(flags: str, sdp: str) -> str | None:
     """Have rtpengine take an offer; returns what it became, None when rtpengine could not."""
     KSR.pv.sets(_SDP, sdp)
-    return KSR.pv.get(_SDP) if KSR.rtpengine.rtpengine_offer(flags) > 0 else None
+    return KSR.pv.get(_SDP) if _done(KSR.rtpengine.rtpengine_offer(flags)) else None
 
 
 def media_answer(flags: str, sdp: str) -> str | None:
     """Have rtpengine take an answer; returns what it became, None when rtpengine could not."""
     KSR.pv.sets(_SDP, sdp)
-    return KSR.pv.get(_SDP) if KSR.rtpengine.rtpengine_answer(flags) > 0 else None
+    return KSR.pv.get(_SDP) if _done(KSR.rtpengine.rtpengine_answer(flags)) else None
 
 
 def media_delete(flags: str) -> bool:
     """Have rtpengine end the call; False when it did not answer."""
-    return KSR.rtpengine.rtpengine_delete(flags) > 0
+    return _done(KSR.rtpengine.rtpengine_delete(flags))
+
+
+def _done(result: int) -> bool:
+    """Whether rtpengine has done what it was told; if not, the next one is not to suffer for it."""
+    if result <= 0:
+        icmp.forget_errors()
+    return result > 0
 
 
 def look_up(table: str, key: str) -> str | None:
@@ -329,6 +348,42 @@ def has_routes() -> bool:
     """Whether the live table has been loaded."""
     state = look_up("state", "routes")
     return state is not None and '"ready": true' in state
+
+
+def tally(what: str) -> int:
+    """How often a thing has happened within these seconds, this time included."""
+    return KSR.htable.sht_inc("rates", what)
+
+
+def enter(name: str) -> int:
+    """One more call of a tenant or trunk; how many there are now."""
+    return KSR.htable.sht_inc("calls", name)
+
+
+def leave(name: str) -> None:
+    """One call of a tenant or trunk less."""
+    KSR.htable.sht_dec("calls", name)
+
+
+def charge(call: str, names: str) -> None:
+    """Keep whose call it is; forgotten after hours, should nobody ever end it (kamailio.cfg)."""
+    KSR.htable.sht_sets("charges", call, names)
+
+
+def charged(call: str) -> str:
+    """Whose call it is, "" when nobody counts it."""
+    return look_up("charges", call) or ""
+
+
+def discharge(call: str) -> None:
+    """Forget whose call it was."""
+    KSR.htable.sht_rm("charges", call)
+
+
+def forgotten() -> str:
+    """Whose the call was that has just been forgotten."""
+    names: str | None = KSR.pv.get("$shtrecord(value)")
+    return names or ""
 
 
 def count(why: str) -> None:

@@ -10,6 +10,9 @@ import re
 
 from sipward.model import Side
 
+OFFERING = frozenset({"INVITE", "UPDATE", "PRACK", "ACK"})
+"""Methods whose bodies take part in offer/answer (RFC 6337, table 1)."""
+
 _SENDER = {
     # A client's SDP may name an address behind a NAT; where its SIP comes from is where its RTP will come from.
     Side.OUTSIDE: "SIP-source-address endpoint-learning=heuristic strict-source",
@@ -18,15 +21,20 @@ _SENDER = {
 }
 
 
-def offer(call: str, sender: Side, receiver: Side, receiver_ipv6: bool) -> str:
-    """Flags of an offer that `sender` made and `receiver` will get (RFC 3264)."""
+def offer(call: str, sender: Side, receiver: Side, receiver_ipv6: bool, fixed: bool = False) -> str:
+    """Flags of an offer that `sender` made and `receiver` will get (RFC 3264). `fixed`: as in `answer`."""
     family = "IP6" if receiver_ipv6 else "IP4"
-    return f"call-id={call} direction={sender} direction={receiver} address-family={family} {_SENDER[sender]} {_COMMON}"
+    flags = f"direction={sender} direction={receiver} address-family={family} {_sender(sender, fixed)}"
+    return f"call-id={call} {flags} {_COMMON}"
 
 
-def answer(call: str, sender: Side) -> str:
-    """Flags of an answer that `sender` made."""
-    return f"call-id={call} {_SENDER[sender]} {_COMMON}"
+def answer(call: str, sender: Side, fixed: bool = False) -> str:
+    """Flags of an answer that `sender` made. `fixed`: the outer end is a carrier whose media addresses are known."""
+    return f"call-id={call} {_sender(sender, fixed)} {_COMMON}"
+
+
+def _sender(side: Side, fixed: bool) -> str:
+    return _SENDER[Side.SERVICE if fixed else side]
 
 
 def end(call: str) -> str:

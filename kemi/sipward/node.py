@@ -319,7 +319,7 @@ def _rtpengine_state(settings: Settings) -> dict[str, str]:
     if not rpc.rtpengine_is_alive(settings.rtp.control):
         return {"state": "down", "detail": f"does not answer at {settings.rtp.control}"}
     known = _ask(lambda: rpc.kamailio(render.run_dir(settings), "rtpengine.show", "all")) or []
-    if any(entry["disabled"] for entry in known):
+    if not all(entry["active"] for entry in known):
         return {"state": "down", "detail": "answers, but Kamailio has not asked it again yet"}
     return {"state": "ok", "detail": ""}
 

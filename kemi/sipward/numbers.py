@@ -31,6 +31,9 @@ class Plan(NamedTuple):
     """What is dialled before an area code and falls away behind the country code: `0` in Germany, nothing in Italy."""
 
 
+NO_PLAN = Plan()
+
+
 class Shape(NamedTuple):
     """The length of a rule and the positions of its `X`. Shapes sort from the most specific to the least."""
 

@@ -13,8 +13,8 @@ class Passage(NamedTuple):
 
     `back` is the index of the socket that received it; `dialog` the sealed text of both ends that the request carries,
     `shown` the one the reply shows (another one after a failover); `call_id` the one the inner end knows, `renamed` the
-    one the outer end knows if that is another; `media` what rtpengine knows the call as; `next` the instances to try
-    after this one.
+    one the outer end knows if that is another; `media` what rtpengine knows the call as; `trunk`, `fixed` and
+    `unhidden` are the dialog's (`tokens.Dialog`); `next` the targets to try after this one.
     """
 
     origin: Side
@@ -28,12 +28,16 @@ class Passage(NamedTuple):
     call_id: str
     renamed: str
     media: str
+    trunk: str
+    fixed: bool
+    unhidden: bool
     next: tuple[Endpoint, ...]
 
     def remember(self, sip: ModuleType) -> None:
         """Keep it with the running request's transaction."""
         targets = ",".join(map(str, self.next))
-        first = f"{self.origin} {self.to} {self.back} {int(self.has_offer)} {self.redirect} {self.tenant}"
+        flags = self.has_offer | self.fixed << 1 | self.unhidden << 2
+        first = f"{self.origin} {self.to} {self.back} {flags} {self.redirect} {self.tenant} {self.trunk}"
         sip.remember(_NAME, f"{first} {self.dialog} {self.shown} {targets} {self.call_id} {self.renamed} {self.media}")
 
     @classmethod
@@ -42,13 +46,15 @@ class Passage(NamedTuple):
         text = sip.recall(_NAME)
         if not text:
             return None
-        origin, to, back, offer, redirect, tenant, dialog, shown, targets, call_id, renamed, media = text.split(" ")
+        origin, to, back, bits, redirect, *words = text.split(" ")
+        tenant, trunk, dialog, shown, targets, call_id, renamed, media = words
+        flags = int(bits)
         following = tuple(map(Endpoint.parse, targets.split(","))) if targets else ()
         return cls(
             Side(origin),
             Side(to),
             int(back),
-            offer == "1",
+            bool(flags & 1),
             redirect,
             tenant,
             dialog,
@@ -56,6 +62,9 @@ class Passage(NamedTuple):
             call_id,
             renamed,
             media,
+            trunk,
+            bool(flags & 2),
+            bool(flags & 4),
             following,
         )
 

@@ -8,10 +8,10 @@ from types import ModuleType
 from typing import NamedTuple
 
 from sipward.concealment import Concealment, transport_param
+from sipward.decision import Relay
 from sipward.edge import Edge
 from sipward.model import Side, Socket
 from sipward.passage import Passage
-from sipward.routing import Relay
 from sipward.tokens import PARAM
 from sipward.uri import Uri, name_addrs, parse
 

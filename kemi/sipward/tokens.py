@@ -1,10 +1,11 @@
-"""The three sealed texts of the node, carried as the URI parameter `sw`: what is in them and what they are bound to.
+"""The sealed texts of the node, carried as the URI parameter `sw`: what is in them and what they are bound to.
 
 | text | rides in | says | bound to |
 | --- | --- | --- | --- |
-| Dialog | Record-Route, comes back as Route | tenant, the outer and the inner end | the Call-ID |
+| Dialog | Record-Route, comes back as Route | tenant, trunk, the outer and the inner end | the Call-ID |
 | Binding | the Contact of a REGISTER, comes back as Request-URI | tenant, the phone's flow and its own Contact | - |
 | Hidden | the Contact of an instance, comes back as Request-URI | tenant, the instance's own Contact | - |
+| Account | the user part of an instance's REGISTER to a carrier | tenant, the instance's own Contact | the trunk |
 
 The outer end is the flow to a phone or carrier: its real address and transport (RFC 5626, 3.3 knows the idea as a flow
 token). Our socket follows from it: there is one socket for each side, transport and family.
@@ -20,6 +21,8 @@ from sipward.uri import Uri
 
 PARAM = "sw"
 """The URI parameter that holds a sealed text."""
+MARK = f"{PARAM}-"
+"""What a sealed text begins with where it stands alone: as a user part, or as a Call-ID."""
 
 _TRANSPORTS = ("udp", "tcp", "tls")
 _MALFORMED = (IndexError, ValueError)
@@ -31,7 +34,8 @@ class Dialog(NamedTuple):
 
     `late`: the INVITE came without an offer (RFC 3264, 4). `renamed`: the outer end knows another Call-ID. `media`:
     what tells the media of this INVITE from that of another one with the same Call-ID (forked, or merged: RFC 3261,
-    8.2.2.2).
+    8.2.2.2). `trunk`: the outer end is a carrier, any of that trunk's addresses. `fixed`: its SDP says where its RTP
+    comes from. `unhidden`: its instance wants to be seen as it is.
     """
 
     tenant: str
@@ -40,11 +44,16 @@ class Dialog(NamedTuple):
     late: bool = False
     renamed: bool = False
     media: int = 0
+    trunk: str = ""
+    fixed: bool = False
+    unhidden: bool = False
 
     def seal(self, sealer: Sealer, call_id: str) -> str:
         """The text for a Record-Route of the dialog `call_id`."""
-        flags = (self.late | self.renamed << 1).to_bytes() + self.media.to_bytes(4, "big")
-        content = flags + _pack(self.outer) + _pack(self.inner) + self.tenant.encode()
+        flags = self.late | self.renamed << 1 | self.fixed << 2 | self.unhidden << 3
+        head = flags.to_bytes() + self.media.to_bytes(4, "big")
+        names = f"{self.tenant}\0{self.trunk}" if self.trunk else self.tenant
+        content = head + _pack(self.outer) + _pack(self.inner) + names.encode()
         return sealer.seal(b"dialog", content, call_id.encode())
 
     @classmethod
@@ -56,9 +65,10 @@ class Dialog(NamedTuple):
         try:
             outer, at = _unpack(content, 5)
             inner, at = _unpack(content, at)
-            late, renamed = bool(content[0] & 1), bool(content[0] & 2)
-            media = int.from_bytes(content[1:5], "big")
-            return cls(content[at:].decode(), outer, inner, late, renamed, media)
+            flags, media = content[0], int.from_bytes(content[1:5], "big")
+            tenant, _, trunk = content[at:].decode().partition("\0")
+            late, renamed, fixed, unhidden = (bool(flags & bit) for bit in (1, 2, 4, 8))
+            return cls(tenant, outer, inner, late, renamed, media, trunk, fixed, unhidden)
         except _MALFORMED:
             return None
 
@@ -88,6 +98,12 @@ class Binding(NamedTuple):
         except _MALFORMED:
             return None
 
+    @classmethod
+    def of(cls, sealer: Sealer, uri: Uri) -> Self | None:
+        """The one that a URI carries."""
+        text = uri.param(PARAM)
+        return cls.open(sealer, text) if text else None
+
     def own_contact(self, user: str) -> Uri:
         """The Contact as the phone gave it."""
         scheme, _, rest = self.contact.partition(":")
@@ -109,6 +125,40 @@ class Hidden(NamedTuple):
     def open(cls, sealer: Sealer, text: str) -> Self | None:
         """Read a URI's text; None when it was not sealed by us as a hidden one."""
         content = sealer.open(b"hidden", text)
+        if content is None:
+            return None
+        try:
+            return cls(*_split(content, 0))
+        except _MALFORMED:
+            return None
+
+    @classmethod
+    def of(cls, sealer: Sealer, uri: Uri) -> Self | None:
+        """The one that a URI carries."""
+        text = uri.param(PARAM)
+        return cls.open(sealer, text) if text else None
+
+    def revealed(self, uri: Uri) -> Uri:
+        """A URI that carries it, as the instance wrote it."""
+        return Uri(uri.scheme, uri.user, self.contact)
+
+
+class Account(NamedTuple):
+    """An instance that has registered at a carrier, and its own Contact URI."""
+
+    tenant: str
+    contact: str
+
+    def seal(self, sealer: Sealer, trunk: str) -> str:
+        """The user part of the Contact that the carrier sees: a carrier may forget all but that."""
+        tenant = self.tenant.encode()
+        content = bytes((len(tenant),)) + tenant + self.contact.encode()
+        return MARK + sealer.seal(b"account", content, trunk.encode())
+
+    @classmethod
+    def open(cls, sealer: Sealer, user: str, trunk: str) -> Self | None:
+        """Read a user part; None when it was not sealed by us for this trunk."""
+        content = sealer.open(b"account", user.removeprefix(MARK), trunk.encode()) if user.startswith(MARK) else None
         if content is None:
             return None
         try:

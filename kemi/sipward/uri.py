@@ -29,13 +29,17 @@ class Uri(NamedTuple):
 
     def __str__(self) -> str:
         """The URI as text."""
+        if self.scheme == "tel":
+            return f"tel:{self.user}"
         return f"{self.scheme}:{self.user}@{self.rest}" if self.user else f"{self.scheme}:{self.rest}"
 
 
-def parse(text: str) -> Uri | None:
-    """Take a sip or sips URI apart; None for anything else."""
+def parse(text: str, tel: bool = False) -> Uri | None:
+    """Take a sip or sips URI apart, with `tel` also a tel URI, which is all user (RFC 3966); None for anything else."""
     scheme, colon, after = text.partition(":")
     scheme = scheme.strip().lower()
+    if tel and scheme == "tel" and after.strip():
+        return Uri("tel", after.strip(), "")
     if not colon or scheme not in {"sip", "sips"}:
         return None
     user, at, rest = after.rpartition("@")

@@ -148,10 +148,10 @@ def test_an_exception_in_python_is_one_500_a_counter_and_a_traceback_and_the_nex
     other, before, call_id = tenant(pbx), counted(node, "exception"), f"broken-{method.lower()}"
     break_entry(node, acme.domain)
     with Answerer(pbx), Asker(bob) as phone:
-        answers = list(phone.answers(f"sip:200@{acme.domain}", method, call_id=call_id, within=1.2))
+        answers = list(phone.answers(f"sip:200@{acme.domain}", method, call_id=call_id))
         assert [answer.status for answer in answers] == [500]
         assert counted(node, "exception") == before + 1
-        lines = eventually(lambda: log_of(node, call_id))
+        lines = log_of(node, call_id)  # they are written before it is answered
         assert any("Traceback" in line for line in lines)
         assert any("live.py" in line for line in lines)
         assert any("JSONDecodeError" in line for line in lines)
@@ -168,7 +168,7 @@ def test_what_is_not_utf8_is_a_400_and_one_line_that_says_when_and_who(node: Nod
     (line,) = eventually(lambda: log_of(node, call_id))
     words = dict(word.split("=", 1) for word in line.split() if "=" in word)
     told = datetime.fromisoformat(words.pop("time"))
-    assert timedelta() <= datetime.now(UTC) - told < timedelta(seconds=10)
+    assert timedelta() <= datetime.now(UTC) - told < timedelta(minutes=1)
     assert words == {
         "event": "refused", "why": "not-utf8", "method": "MESSAGE", "src_ip": phone.host, "tenant": "-", "code": "400",
         "callid": call_id,
@@ -183,9 +183,9 @@ def test_an_exception_in_a_reply_passes_the_reply_on_and_leaves_a_traceback(
     break_entry(node, live.tenant_key(acme.name))
     # A header field that names the instance is swept with the tenant's domain, which cannot be read now.
     with Answerer(pbx, headers=f"X-Name: {pbx.address}\r\n"), Asker(bob) as phone:
-        answers = list(phone.answers(f"sip:200@{acme.domain}", call_id=call_id, within=1.0))
+        answers = list(phone.answers(f"sip:200@{acme.domain}", call_id=call_id))
     assert counted(node, "exception") == before + 1
-    assert any("Traceback" in line for line in eventually(lambda: log_of(node, call_id)))
+    assert any("Traceback" in line for line in log_of(node, call_id))
     assert [answer.status for answer in answers] == [200]
 
 

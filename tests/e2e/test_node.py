@@ -8,6 +8,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from sipward import rpc, settings
 
 from .conftest import Tenant, watched_lab
 
-BACK_WITHIN = 10.0
+BACK_WITHIN = 30.0
 """Seconds until the node serves again after something of it was killed. The promise is 2 s; the figures are printed."""
 TALK = 4.0
 """Seconds of a call that is to outlive a restart, with room for a busy machine."""
@@ -96,7 +97,7 @@ def test_after_a_kill_the_node_serves_again_and_calls_that_were_up_end_as_they_s
         took = seconds_until(
             lambda: (
                 is_replaced(node, victim, before)
-                and phone.answered_by(f"sip:{probed.domain}", within=0.1) == pbx_on_node.name
+                and phone.answered_by(f"sip:{probed.domain}", within=0.5) == pbx_on_node.name
             ),
             BACK_WITHIN,
             "the node serves again",
@@ -110,7 +111,7 @@ def test_after_a_kill_the_node_serves_again_and_calls_that_were_up_end_as_they_s
 
 
 def call_once_served(phone: Machine, instance: Machine, domain: str) -> None:
-    """A call, tried again while it is refused: Kamailio may take a second to ask an rtpengine again that was away."""
+    """A call, tried again while it is refused: Kamailio asks an rtpengine that was away again within 2 s."""
     deadline = time.monotonic() + BACK_WITHIN
     while True:
         callee = sipp(instance, "call-answered", "uas")
@@ -164,7 +165,7 @@ def end(node: Node, number: signal.Signals) -> None:
     """Send a signal to `sipward up` and wait until it has ended; who started it can still ask for its exit code."""
     status = Path(f"/proc/{node.pid}/status")
     os.kill(node.pid, number)
-    eventually(lambda: "\nState:\tZ" in status.read_text(), 20, "sipward up has ended")
+    eventually(lambda: "\nState:\tZ" in status.read_text(), 40, "sipward up has ended")
 
 
 def test_when_the_node_itself_is_killed_nothing_goes_on_and_a_new_one_starts(own_lab: Lab) -> None:
@@ -406,6 +407,8 @@ def test_the_status_of_a_node_whose_media_is_hung_is_not_ready_and_names_it(node
         shown = node.sipward("status")
         assert (shown.code, shown.output.splitlines()[0].startswith("NOT ready")) == (1, True), shown
         assert re.search(r"^ *rtpengine +down +does not answer at 127.0.0.1:2223$", shown.output, re.MULTILINE)
+        # Kamailio too: a question of its own that is still under way would count against rtpengine later.
+        eventually(lambda: not all(engine["active"] for engine in node.rpc("rtpengine.show", "all")))
     finally:
         os.kill(pid, signal.SIGCONT)
     eventually(lambda: node.ready, BACK_WITHIN)
@@ -415,7 +418,10 @@ def test_everything_lies_under_the_state_directory_for_its_owner_alone(node: Nod
     tenant(pbx)
     eventually(node.settings.table_file("tenant").exists)
     found = [node.state_dir, *node.state_dir.rglob("*")]
-    modes = {path: stat.S_IMODE(path.lstat().st_mode) for path in found}
+    modes = {}
+    for path in found:
+        with suppress(FileNotFoundError):  # a question's socket, a file that has got its own name by now
+            modes[path] = stat.S_IMODE(path.lstat().st_mode)
     assert len(modes) > 15
     assert {path: oct(mode) for path, mode in modes.items() if mode != (0o700 if path.is_dir() else 0o600)} == {}
     strangers = {path for path in written_by(node) if not path.is_relative_to(node.directory)}
@@ -427,11 +433,12 @@ def written_by(node: Node) -> set[Path]:
     found = {Path(line.split()[4]) for line in node.machine.run(["ss", "-xaH"]).splitlines() if "/" in line.split()[4]}
     for pid in node.lab.left_behind():
         for handle in Path(f"/proc/{pid}/fd").iterdir():
-            info = Path(f"/proc/{pid}/fdinfo/{handle.name}").read_text()
-            flags = int(re.findall(r"^flags:\s*([0-7]+)", info, re.MULTILINE)[0], 8)
-            target = handle.resolve()
-            if flags & (os.O_WRONLY | os.O_RDWR) and target.is_file():
-                found.add(target)
+            with suppress(FileNotFoundError):  # closed by now
+                info = Path(f"/proc/{pid}/fdinfo/{handle.name}").read_text()
+                flags = int(re.findall(r"^flags:\s*([0-7]+)", info, re.MULTILINE)[0], 8)
+                target = handle.resolve()
+                if flags & (os.O_WRONLY | os.O_RDWR) and target.is_file():
+                    found.add(target)
     return found
 
 

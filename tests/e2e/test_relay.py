@@ -6,7 +6,6 @@ Every attack has its control: a call of another tenant before and after it. Noth
 import re
 import socket
 import struct
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -61,18 +60,13 @@ class Watch:
     def begin(self) -> None:
         """From now on."""
         self._wire.clear()
-        # The tap may be a little late: what was sent before is known by its time.
-        self._start = time.time()
 
     def elsewhere(self, *allowed: Agent) -> list[str]:
         """What went to anybody but these, on any cable and on the node's loopback."""
         hosts = {agent.host for agent in allowed}
         sent = [s for s in self._wire.sent("node") if s.destination.host not in hosts]
         looped = self._wire.messages(machine="node", direction="lo")
-        found: list[tuple[float, str]] = [(s.time, f"{s.destination}: {s.data[:60]!r}") for s in sent]
-        found += [(m.time, str(m)) for m in looped]
-        # A TCP connection has no time; the tap forgot its bytes.
-        return [text for when, text in found if not when or when >= self._start]
+        return [f"{s.destination}: {s.data[:60]!r}" for s in sent] + [str(m) for m in looped]
 
     def refused(self, agent: Agent, *allowed: Agent, by: tuple[int, ...] = (404,)) -> None:
         """The agent is refused, once, and nobody else hears anything."""
@@ -80,7 +74,6 @@ class Watch:
         while answer.status == 100:
             answer = agent.receive()
         assert answer.status in by, answer.text
-        self._wire.wait_for(lambda m: m.machine == "node" and m.text == answer.text)
         if answer.method == "INVITE":
             agent.acknowledge(answer)
         agent.expect_silence(0.1)
@@ -285,6 +278,8 @@ def test_a_cancel_of_anothers_call_ends_nothing(
 ) -> None:
     ours = phone.begin("INVITE", f"sip:200@{acme.domain}", body=phone.sdp())
     invite = instance.expect("INVITE")
+    instance.reply(invite, 180, tag="i")  # one that has rung is not asked again by a timer
+    phone.expect(180)
     watch.begin()
     in_dialog(ours, mallory).send("CANCEL", cseq=1)
     watch.refused(mallory, phone, by=(481,))

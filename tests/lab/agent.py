@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
+from lab.eventually import PATIENCE
 from lab.network import Machine
 from lab.packets import Address
 from lab.sip import Message, cut
@@ -76,7 +77,7 @@ class Agent:
             self.socket.sendto(data, tuple(self.node))
             return
         if not self._connected:
-            self.socket.settimeout(2.0)
+            self.socket.settimeout(PATIENCE)
             self.socket.connect(tuple(self.node))
             self._connected = True
         self.socket.sendall(data)
@@ -143,10 +144,56 @@ class Agent:
 
     # --- ears -----------------------------------------------------------------------------------------------------
 
-    def receive(self, timeout: float = 3.0) -> Message:
+    def receive(self, timeout: float = PATIENCE) -> Message:
         """The next message, whatever it is. TimeoutError when none comes."""
-        if self._early:
-            return self._early.pop(0)
+        message = self._early.pop(0) if self._early else self._hear(timeout)
+        self._seen.add(message.text)
+        return message
+
+    def expect(self, wanted: int | str, timeout: float = PATIENCE) -> Message:
+        """The next message that is not a 100 and no retransmission: it must have this status, or this method."""
+        message = self._fresh(timeout)
+        if message is None:
+            ladder = self.machine.lab.wire.ladder_text()
+            raise AssertionError(f"{self.machine.name} waits for {wanted}, nothing came\n{ladder}")
+        assert _what(message) == wanted, f"{self.machine.name} waits for {wanted}\n{message.text}"
+        return message
+
+    def expect_again(self, wanted: int | str, timeout: float = PATIENCE) -> Message:
+        """The next message with this status or method, a retransmission or not; others come by themselves meanwhile."""
+        deadline = time.monotonic() + timeout
+        while True:
+            message = self.receive(max(0.001, deadline - time.monotonic()))
+            if _what(message) == wanted:
+                return message
+
+    def has_something(self) -> bool:
+        """Whether something new but a 100 has come that was not taken yet."""
+        message = self._fresh(0.001)
+        if message is None:
+            return False
+        self._seen.discard(message.text)
+        self._early.insert(0, message)
+        return True
+
+    def expect_silence(self, seconds: float = 0.3) -> None:
+        """Nothing new may come for so long. What has come before may come again: timers repeat what nobody answered."""
+        message = self._fresh(seconds)
+        assert message is None, f"{self.machine.name} should hear nothing\n{message.text}"
+
+    def _fresh(self, timeout: float) -> Message | None:
+        """The next message that is not a 100 and no retransmission; None when there is none in time."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                message = self._early.pop(0) if self._early else self._hear(max(0.001, deadline - time.monotonic()))
+            except TimeoutError:
+                return None
+            if message.status != 100 and message.text not in self._seen:
+                self._seen.add(message.text)
+                return message
+
+    def _hear(self, timeout: float) -> Message:
         deadline = time.monotonic() + timeout
         while True:
             self.socket.settimeout(max(0.001, deadline - time.monotonic()))
@@ -160,41 +207,6 @@ class Agent:
             self._early += [self._message(text, self.node) for text in cut(self._buffer)]
             if self._early:
                 return self._early.pop(0)
-
-    def expect(self, wanted: int | str, timeout: float = 3.0) -> Message:
-        """The next message that is not a 100 and no retransmission: it must have this status, or this method."""
-        deadline = time.monotonic() + timeout
-        while True:
-            try:
-                message = self.receive(max(0.001, deadline - time.monotonic()))
-            except TimeoutError:
-                ladder = self.machine.lab.wire.ladder_text()
-                raise AssertionError(f"{self.machine.name} waits for {wanted}, nothing came\n{ladder}") from None
-            if message.status == 100 or message.text in self._seen:
-                continue
-            self._seen.add(message.text)
-            found: int | str = message.method if message.status is None else message.status
-            assert found == wanted, f"{self.machine.name} waits for {wanted}\n{message.text}"
-            return message
-
-    def has_something(self) -> bool:
-        """Whether something but a 100 has come that was not taken yet."""
-        while True:
-            try:
-                message = self.receive(0.001)
-            except TimeoutError:
-                return False
-            if message.status != 100:
-                self._early.insert(0, message)
-                return True
-
-    def expect_silence(self, seconds: float = 0.3) -> None:
-        """Nothing may come for so long."""
-        try:
-            message = self.receive(seconds)
-        except TimeoutError:
-            return
-        raise AssertionError(f"{self.machine.name} should hear nothing\n{message.text}")
 
     def _message(self, data: bytes, source: Address) -> Message:
         here = Address(self.host, self.port)
@@ -276,6 +288,11 @@ class Talk:
         self.send("BYE")
         peer.reply(peer.expect("BYE"), 200)
         self.agent.expect(200)
+
+
+def _what(message: Message) -> int | str:
+    """A reply's status, a request's method."""
+    return message.method if message.status is None else message.status
 
 
 def _uri(value: str) -> str:

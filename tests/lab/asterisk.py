@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from lab.addresses import GATEWAY, SERVICE
+from lab.eventually import PATIENCE
 from lab.network import Machine
 
 PASSWORD = "secret"
@@ -114,7 +115,7 @@ class Asterisk:
     def __exit__(self, *error: object) -> None:
         self.stop()
 
-    def start(self, within: float = 15.0) -> Self:
+    def start(self, within: float = 40.0) -> Self:
         """Start it and come back when it says that it has fully booted."""
         self._etc.mkdir(parents=True, exist_ok=True)
         self._state.mkdir(exist_ok=True)
@@ -135,7 +136,7 @@ class Asterisk:
     def cli(self, command: str, *, check: bool = True) -> str:
         """Run a command of Asterisk's console and return what it prints."""
         argv = ["asterisk", "-C", str(self._config), "-rx", command]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, check=False)
         if check and done.returncode:
             raise RuntimeError(f"asterisk -rx {command!r}: {done.stdout}{done.stderr}")
         return done.stdout

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 
 from lab.asterisk import PASSWORD
 from lab.audio import write_wav
+from lab.eventually import PATIENCE
 from lab.network import Machine
 
 _CONTROL = 4444
@@ -117,7 +118,7 @@ class Baresip:
         self.machine.lab.processes.stop(self._process)
         self._socket.close()
 
-    def _connect(self, within: float = 5.0) -> None:
+    def _connect(self, within: float = PATIENCE) -> None:
         deadline = time.monotonic() + within
         while True:
             self._socket = self.machine.socket(kind=socket.SOCK_STREAM)
@@ -133,7 +134,7 @@ class Baresip:
 
     # --- what it is told ------------------------------------------------------------------------------------------
 
-    def dial(self, number: str, timeout: float = 10.0) -> None:
+    def dial(self, number: str, timeout: float = PATIENCE) -> None:
         """Call a number of the own domain and wait until it is answered."""
         mark = self.mark()
         self.command("dial", f"sip:{number}@{self.domain}")
@@ -173,7 +174,7 @@ class Baresip:
         """
         self.command("transfer", f"sip:{number}@{self.domain}")
 
-    def command(self, name: str, params: str = "", *, check: bool = True, timeout: float = 5.0) -> str:
+    def command(self, name: str, params: str = "", *, check: bool = True, timeout: float = PATIENCE) -> str:
         """Run a command of the phone; its answer's text. RuntimeError when it says no."""
         with self._changed:
             self._next += 1
@@ -198,7 +199,7 @@ class Baresip:
         with self._changed:
             return len(self._events)
 
-    def wait_for(self, kind: str, *, timeout: float = 10.0, since: int = 0) -> Event:
+    def wait_for(self, kind: str, *, timeout: float = PATIENCE, since: int = 0) -> Event:
         """The first event of this kind after `since`, past ones included."""
         return self._await(
             lambda: next((e for e in self._events[since:] if e.kind == kind), None), timeout, f"the event {kind}"

@@ -3,8 +3,11 @@
 import time
 from collections.abc import Callable
 
+PATIENCE = 20.0
+"""Seconds after which what should have come is given up. No test takes them but one that fails: they end a hang."""
 
-def eventually[T](condition: Callable[[], T | None], within: float = 5.0, what: str = "") -> T:
+
+def eventually[T](condition: Callable[[], T | None], within: float = PATIENCE, what: str = "") -> T:
     """The first true value of `condition`; AssertionError when there is none within so many seconds."""
     deadline = time.monotonic() + within
     while not (value := condition()):
@@ -14,7 +17,7 @@ def eventually[T](condition: Callable[[], T | None], within: float = 5.0, what: 
     return value
 
 
-def seconds_until(condition: Callable[[], object], within: float = 5.0, what: str = "") -> float:
+def seconds_until(condition: Callable[[], object], within: float = PATIENCE, what: str = "") -> float:
     """How long it takes until `condition` is true."""
     start = time.monotonic()
     eventually(condition, within, what)

@@ -70,7 +70,7 @@ class Machine:
         """Start a program here. It is stopped with the lab at the latest."""
         return self.lab.processes.start(argv, namespace=self.namespace, log=log, cwd=cwd, env=env)
 
-    def run(self, argv: Sequence[str], *, timeout: float = 10.0, check: bool = True) -> str:
+    def run(self, argv: Sequence[str], *, timeout: float = 20.0, check: bool = True) -> str:
         """Run a program here to its end and return what it printed."""
         argv = ["nsenter", f"--net=/run/netns/{self.namespace}", "--", *argv]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from lab.addresses import GATEWAY, INTERNET, LOCAL, NODE, SERVICE, SITE
+from lab.eventually import PATIENCE
 from lab.network import Lab, Machine, Place
 from lab.processes import Process
 from sipward import node as product
@@ -57,11 +58,11 @@ class Node:
 
     # --- life -----------------------------------------------------------------------------------------------------
 
-    def start(self, within: float = 30.0) -> Self:
+    def start(self, within: float = 60.0) -> Self:
         """Write the configuration, run `sipward up`, and come back when calls can be routed."""
         return self.configure().begin(within)
 
-    def begin(self, within: float = 30.0) -> Self:
+    def begin(self, within: float = 60.0) -> Self:
         """Start by the configuration that is there."""
         self._process = self.machine.popen(self._command("up"), log=self._log("sipward"), env=_ENVIRONMENT)
         self.wait_ready(within)
@@ -73,7 +74,7 @@ class Node:
         self.config.write_text(to_toml(self._table))
         return self
 
-    def wait_ready(self, within: float = 30.0) -> None:
+    def wait_ready(self, within: float = 60.0) -> None:
         """Ask for its status until it is ready; RuntimeError with the logs when it ends or takes too long."""
         deadline = time.monotonic() + within
         while not self.ready:
@@ -128,7 +129,7 @@ class Node:
 
         def ask() -> bytes:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
-                asker.settimeout(2.0)
+                asker.settimeout(PATIENCE)
                 asker.connect((str(control.address), control.port))
                 # A cookie of its own each time: to a known one rtpengine repeats its old answer.
                 asker.send(os.urandom(8).hex().encode() + b" d7:command4:list5:limiti1000ee")
@@ -143,7 +144,7 @@ class Node:
             rest = rest[int(size) :]
         return calls
 
-    def sipward(self, *arguments: str, timeout: float = 30.0, stdin: str = "") -> Answer:
+    def sipward(self, *arguments: str, timeout: float = 60.0, stdin: str = "") -> Answer:
         """Run a command of the product on the node's machine, with the node's configuration; never at a terminal."""
         argv = ["nsenter", f"--net=/run/netns/{self.machine.namespace}", "--", *self._command(*arguments)]
         env = self.lab.processes.with_own(_ENVIRONMENT)
@@ -170,7 +171,7 @@ class Node:
         """Speak to the node's Redis by hand, with redis-cli."""
         socket = str(self.state_dir / "redis" / "redis.sock")
         done = subprocess.run(
-            ["redis-cli", "-s", socket, *command], capture_output=True, text=True, timeout=10, check=False
+            ["redis-cli", "-s", socket, *command], capture_output=True, text=True, timeout=PATIENCE, check=False
         )
         if done.returncode:
             raise RuntimeError(f"redis-cli {command}: {done.stdout}{done.stderr}")
@@ -212,7 +213,7 @@ class Node:
 
     def wait_live(self, condition: Callable[[], bool], name: str) -> None:
         """Wait until an edit of a tenant shows in the live table."""
-        deadline = time.monotonic() + 5.0
+        deadline = time.monotonic() + PATIENCE
         while not condition():
             if time.monotonic() > deadline:
                 raise RuntimeError(f"the edit of tenant {name} is not live: {self.status()}\n{self.log_tail()}")

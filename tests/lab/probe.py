@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Self
 
+from lab.eventually import PATIENCE
 from lab.network import Machine
 from lab.packets import Address
 from lab.sip import Message
@@ -50,27 +51,29 @@ class Asker:
     def __exit__(self, *error: object) -> None:
         self._socket.close()
 
-    def ask(self, target: str, method: str = "OPTIONS", *, call_id: str = "", within: float = 2.0) -> Message | None:
+    def ask(
+        self, target: str, method: str = "OPTIONS", *, call_id: str = "", within: float = PATIENCE
+    ) -> Message | None:
         """The final answer to a request; None when none came in time, or nobody listens there.
 
         The request is sent once: a lost one is not repeated.
         """
         return next(self.answers(target, method, call_id=call_id, within=within), None)
 
-    def status(self, target: str, method: str = "OPTIONS", *, within: float = 2.0) -> int:
+    def status(self, target: str, method: str = "OPTIONS", *, within: float = PATIENCE) -> int:
         """The status of the final answer; 0 for none."""
         answer = self.ask(target, method, within=within)
         return answer.status or 0 if answer else 0
 
-    def answered_by(self, target: str, *, within: float = 2.0) -> str:
+    def answered_by(self, target: str, *, within: float = PATIENCE) -> str:
         """The name of the `Answerer` that an OPTIONS reached; empty when it reached none."""
         answer = self.ask(target, within=within)
         return answer.header(_SAID_BY) if answer else ""
 
     def answers(
-        self, target: str, method: str = "OPTIONS", *, call_id: str = "", within: float = 1.0
+        self, target: str, method: str = "OPTIONS", *, call_id: str = "", within: float = PATIENCE, more: float = 1.0
     ) -> Iterator[Message]:
-        """All final answers to one request that come within the time."""
+        """All final answers to one request: the first that comes within the time, and what comes soon after it."""
         deadline = time.monotonic() + within
         mark = f"probe{next(_numbers)}x{time.monotonic_ns()}"
         text = _REQUEST.format(method=method, target=target, here=self._own, mark=mark, call_id=call_id or mark)
@@ -85,6 +88,7 @@ class Asker:
                 message = self._read(data)
                 if mark in message.header("Via") and (message.status or 0) >= 200:
                     yield message
+                    deadline = min(deadline, time.monotonic() + more)
 
     def _read(self, data: bytes) -> Message:
         return Message(time.time(), self._machine.name, "eth0", "in", "udp", self._peer, self._own, data.decode())

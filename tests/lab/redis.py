@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
+from lab.eventually import PATIENCE
 from lab.network import Machine
 from lab.processes import Process
-
-_PATIENCE = 10.0
 
 
 class Hand:
@@ -17,7 +16,7 @@ class Hand:
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(_PATIENCE)
+        self._socket.settimeout(PATIENCE)
         self._socket.connect(str(path))
         self._answers = self._socket.makefile("rb")
 
@@ -90,7 +89,7 @@ class Redis:
         where = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self._directory)]
         argv = ["redis-server", *where, "--save", "", "--appendonly", "no", *self._arguments]
         self._process = self._machine.popen(argv, log=self._directory / "log")
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"redis-server does not start: {(self._directory / 'log').read_text()}")

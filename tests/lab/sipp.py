@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from lab.audio import write_alaw
+from lab.eventually import PATIENCE
 from lab.network import Machine
 
 SCENARIOS = Path(__file__).resolve().parents[2] / "sipp-scenarios"
@@ -72,7 +73,7 @@ class Sipp:
             raise SippError(self.report(f"exit {code}: {_EXIT_CODES.get(code, 'failed')}" if code else problems[0]))
         return self
 
-    def wait_for(self, name: str, timeout: float = 5.0) -> str:
+    def wait_for(self, name: str, timeout: float = PATIENCE) -> str:
         """Wait until the scenario has saved a value under this name; return it."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -124,7 +125,7 @@ def sipp(
     headers: Iterable[str] = (),
     answers: str = "",
     options: Sequence[str] = (),
-    timeout: float = 20.0,
+    timeout: float = 40.0,
     background: bool = False,
 ) -> Sipp:
     """Run `sipp-scenarios/<name>/<role>.xml` on a machine.
@@ -180,7 +181,7 @@ def sipp(
 
 def _until_bound(running: Sipp, process: "subprocess.Popen[bytes]", transport: Transport, port: int) -> None:
     """Wait until the process itself owns a socket on this port: bound for UDP, listening for TCP."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if process.poll() is not None:
             running.wait()

@@ -1,9 +1,13 @@
 """The tap: what went over every cable of the lab, read by one thread from packet sockets.
 
 RTP is counted and forgotten, since it is most of the packets; everything else is kept whole until `clear`.
+
+A packet waits in its socket from the moment it passes, so whoever has heard a message can be sure that a question finds
+it: every question first reads what waits, whether or not the thread has had its turn.
 """
 
 import ctypes
+import errno
 import os
 import selectors
 import socket
@@ -14,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from lab.eventually import PATIENCE
 from lab.packets import TCP, Address, Fragments, Packet, Stream, parse
 from lab.rtp import Key, Streams
 from lab.rtp import Stream as RtpStream
@@ -25,6 +30,7 @@ _TIMESTAMP = 35  # SO_TIMESTAMPNS: the kernel's time of the packet, not that of 
 _ATTACH_FILTER = 26
 _BUFFER = 8 << 20
 _IPV4, _IPV6 = 0x0800, 0x86DD
+_SYN, _ACK = 0x02, 0x10  # flags of TCP
 
 
 @dataclass(eq=False)
@@ -76,6 +82,7 @@ class Wire:
         self._messages: list[Message] = []
         self._datagrams: list[Sent] = []
         self._flows: dict[tuple[str, str, str, Address, Address], _Flow] = {}
+        self._attempts: list[tuple[str, str, Address, Address]] = []
         self._rtp: dict[Key, RtpStream] = {}
 
     # --- taps -----------------------------------------------------------------------------------------------------
@@ -111,8 +118,9 @@ class Wire:
         return self._names.get(str(address)) or self._names.get(address.host) or str(address)
 
     def clear(self) -> None:
-        """Forget what was seen, as each test starts. Connections that go on are picked up where they are."""
+        """Forget what has passed, as each test starts. Connections that go on are picked up where they are."""
         with self._changed:
+            self._catch_up()
             flows = self._flows
             self._forget()
             # The order and rest of a stream are still needed by the bytes to come.
@@ -130,8 +138,9 @@ class Wire:
         requests: bool | None = None,
         call_id: str = "",
     ) -> list[Message]:
-        """SIP messages in the order they passed. `method` alone finds the requests and the responses to them."""
+        """SIP messages, each machine's in the order they passed. `method` alone finds requests and their responses."""
         with self._changed:
+            self._catch_up()
             found = list(self._messages)
         return [
             m
@@ -144,11 +153,12 @@ class Wire:
             and (not call_id or m.call_id == call_id)
         ]
 
-    def wait_for(self, wanted: Callable[[Message], bool], timeout: float = 5.0, what: str = "") -> Message:
+    def wait_for(self, wanted: Callable[[Message], bool], timeout: float = PATIENCE, what: str = "") -> Message:
         """The first message for which `wanted` holds, past ones included; TimeoutError with the ladder otherwise."""
         deadline = time.monotonic() + timeout
         position = 0
         with self._changed:
+            self._catch_up()
             while True:
                 for message in self._messages[position:]:
                     if wanted(message):
@@ -158,7 +168,7 @@ class Wire:
                 if left <= 0 or not self._changed.wait(left):
                     raise TimeoutError(f"not seen within {timeout} s: {what or 'a SIP message'}\n{self.ladder_text()}")
 
-    def wait_until(self, condition: Callable[[], bool], timeout: float = 5.0) -> bool:
+    def wait_until(self, condition: Callable[[], bool], timeout: float = PATIENCE) -> bool:
         """Whether `condition` becomes true in time; it is asked again at every packet."""
         deadline = time.monotonic() + timeout
         with self._changed:
@@ -172,11 +182,13 @@ class Wire:
     def rtp(self, machine: str = "") -> Streams:
         """The streams seen at a machine (everywhere, without a name)."""
         with self._changed:
+            self._catch_up()
             return Streams(s for s in self._rtp.values() if not machine or s.key.machine == machine)
 
     def sent(self, machine: str = "", interface: str = "", direction: str = "out") -> list[Sent]:
         """What passed and was not RTP: datagrams one by one, TCP a connection and direction each."""
         with self._changed:
+            self._catch_up()
             found = list(self._datagrams)
             found += [
                 Sent(0.0, name, cable, way, source, destination, bytes(flow.all))
@@ -188,6 +200,12 @@ class Wire:
             for s in found
             if s.direction == direction and machine in ("", s.machine) and interface in ("", s.interface)
         ]
+
+    def attempts(self, machine: str, direction: str = "out") -> list[tuple[Address, Address]]:
+        """TCP connections that were asked for (a SYN) here: from where, to where."""
+        with self._changed:
+            self._catch_up()
+            return [(here, there) for name, way, here, there in self._attempts if (name, way) == (machine, direction)]
 
     def leaks(self, needles: Sequence[str], *, machine: str = "node", interface: str = "eth0") -> list[str]:
         """Every needle found in what left by this interface, with its lines. Empty is what promise 4 asks for."""
@@ -228,16 +246,24 @@ class Wire:
                     if key.data is None:
                         return
                     self._drain(key.data)
-                self._changed.notify_all()
 
-    def _drain(self, tap: _Tap) -> None:
+    def _catch_up(self) -> None:
+        """Read all that waits. The lock is held: two who read at once would change the order."""
+        behind = list(self._taps)
+        while behind:
+            behind = [tap for tap in behind if self._drain(tap)]
+
+    def _drain(self, tap: _Tap) -> bool:
+        """Read some of what waits at a tap; whether more may wait."""
         for _ in range(256):  # other taps want their turn too
             try:
                 frame, extra, _, where = tap.socket.recvmsg(65536, 64)
             except BlockingIOError:
-                return
-            except OSError:  # ENETDOWN once, when the other end of the cable goes
-                continue
+                return False
+            except OSError as problem:
+                if problem.errno == errno.ENETDOWN:  # once, when the other end of the cable goes
+                    continue
+                return False
             stamp = time.time()
             for level, kind, data in extra:
                 if level == socket.SOL_SOCKET and kind == _TIMESTAMP:
@@ -251,6 +277,8 @@ class Wire:
             packet = parse(frame, tap.fragments.setdefault(direction, Fragments()))
             if packet:
                 self._keep(tap, direction, stamp, packet)
+                self._changed.notify_all()
+        return True
 
     def _keep(self, tap: _Tap, direction: str, stamp: float, packet: Packet) -> None:
         data = packet.payload
@@ -259,6 +287,8 @@ class Wire:
             flow = self._flows.get(place)
             if flow is None:
                 flow = self._flows[place] = _Flow()
+            if packet.flags & (_SYN | _ACK) == _SYN:
+                self._attempts.append((tap.machine, direction, packet.source, packet.destination))
             fresh = flow.stream.add(packet)
             flow.all += fresh
             flow.buffer += fresh

@@ -6,10 +6,10 @@ from types import ModuleType
 from typing import cast
 from zlib import crc32
 
+from sipward.decision import Request
 from sipward.edge import Edge
 from sipward.live import TABLE, encode
 from sipward.model import Endpoint, Instance, Side, Socket, Tenant
-from sipward.routing import Request
 from sipward.uri import Uri, parse, split_list
 
 PUBLIC = Socket(Side.OUTSIDE, Endpoint("udp", "203.0.113.10", 5060), "203.0.113.10")
@@ -63,6 +63,7 @@ class Recorder:
         self.avps: dict[str, str] = {}
         self.table = table(ACME, GLOBEX)
         self.memory: dict[tuple[str, str], str] = {}
+        self.expired = ""
         self.counted: list[str] = []
         self.logged: list[str] = []
         self.sane = True
@@ -115,8 +116,8 @@ class Recorder:
     def received_on(self) -> int:
         return [socket.local for socket in SOCKETS].index(self.on.local)
 
-    def request(self, side: Side, sender: Endpoint, own_route: Uri | None, inner_call_id: str) -> Request | None:
-        uri = parse(self.start.split(" ")[1])
+    def request(self, side: Side, sender: Endpoint, own_route: Uri | None, call_id: str) -> Request | None:
+        uri = parse(self.start.split(" ")[1], tel=True)
         if uri is None:
             return None
         in_dialog = ";tag=" in self.header("To")
@@ -125,7 +126,7 @@ class Recorder:
             self.method(),
             side,
             sender,
-            inner_call_id,
+            call_id,
             uri,
             caller=None if in_dialog else self._address("From"),
             callee=None if in_dialog else self._address("To"),
@@ -135,6 +136,7 @@ class Recorder:
             in_dialog=in_dialog,
             has_sdp=self.has_sdp(),
             media=crc32(self.header("Via").encode()) if self.method() == "INVITE" else 0,
+            header=self.header,
         )
 
     def routes(self) -> list[str]:
@@ -195,6 +197,13 @@ class Recorder:
 
     def keep_needed_headers(self) -> None:
         self.fields = [(name, value) for name, value in self.fields if name.lower() in NEEDED]
+
+    def remove_header(self, name: str) -> None:
+        self._set(name, [])
+
+    def add_headers(self, lines: str) -> None:
+        fields = [line.partition(": ") for line in lines.split("\r\n") if line]
+        self.fields += [(name, value) for name, _, value in fields]
 
     def replace_header(self, name: str, values: list[str]) -> None:
         self._set(name, values)
@@ -286,6 +295,32 @@ class Recorder:
 
     def look_up(self, table: str, key: str) -> str | None:
         return self.table.get(key) if table == TABLE else self.memory.get((table, key))
+
+    def tally(self, what: str) -> int:
+        return self._add("rates", what, 1)
+
+    def enter(self, name: str) -> int:
+        return self._add("calls", name, 1)
+
+    def leave(self, name: str) -> None:
+        self._add("calls", name, -1)
+
+    def charge(self, call: str, names: str) -> None:
+        self.memory["charges", call] = names
+
+    def charged(self, call: str) -> str:
+        return self.memory.get(("charges", call), "")
+
+    def discharge(self, call: str) -> None:
+        self.memory.pop(("charges", call), None)
+
+    def forgotten(self) -> str:
+        return self.expired
+
+    def _add(self, table: str, key: str, much: int) -> int:
+        value = int(self.memory.get((table, key), "0")) + much
+        self.memory[table, key] = str(value)
+        return value
 
     def has_routes(self) -> bool:
         return self.loaded

@@ -7,10 +7,11 @@ import pytest
 
 from sipward import headers
 from sipward.concealment import Concealment
+from sipward.decision import Relay, Request
 from sipward.model import Endpoint, Side, Socket
 from sipward.seal import Sealer
-from sipward.tokens import Binding, Dialog, Hidden
-from sipward.uri import parse, split_list
+from sipward.tokens import Account, Binding, Dialog, Hidden
+from sipward.uri import Uri, parse, split_list
 from unit.recorder import INNER, INNER_TCP, KEY, PBX, PHONE, PUBLIC, PUBLIC_TCP, Recorder, edge
 
 SEALER = Sealer([KEY])
@@ -35,10 +36,19 @@ def concealed(sip: Recorder) -> Concealment:
     return Concealment(sip.module, edge(), SEALER, lambda name: domains.get(name, "invalid"))
 
 
+def asked(method: str = "INVITE", has_sdp: bool = True) -> Request:
+    uri = Uri("sip", "7", "h")
+    return Request(method, Side.SERVICE, PBX, "1", uri, None, None, 0, None, in_dialog=False, has_sdp=has_sdp)
+
+
+def relay(to: Side = Side.OUTSIDE, tenant: str = "acme", trunk: str = "", asserts: bool = True) -> Relay:
+    return Relay(to, (PHONE,), Dialog(tenant, PHONE, PBX, trunk=trunk), asserts=asserts)
+
+
 def request(
     sip: Recorder, to: Side = Side.OUTSIDE, keep: bool = True, call_id: str = "sw-1", sweep_body: bool = False
 ) -> str:
-    concealed(sip).request(to, "acme", PUBLIC, call_id, keep, sweep_body)
+    concealed(sip).request(asked("INVITE" if keep else "ACK", has_sdp=not sweep_body), relay(to), PUBLIC, call_id)
     return sip.buffer()
 
 
@@ -111,7 +121,7 @@ def test_the_instances_contact_is_hidden_with_everything_around_it_kept() -> Non
 
 def test_a_contact_over_tcp_says_so() -> None:
     sip = Recorder(INVITE, PBX, INNER)
-    concealed(sip).request(Side.OUTSIDE, "acme", PUBLIC_TCP, "1", True, False)
+    concealed(sip).request(asked(), relay(), PUBLIC_TCP, "1")
     assert "@203.0.113.10:5060;transport=tcp;sw=" in sip.header("Contact")
     assert sip.header("Via").startswith("SIP/2.0/TCP 203.0.113.10:5060;")
 
@@ -155,14 +165,14 @@ def test_an_inner_address_in_any_field_becomes_the_tenants_domain(line: str, swe
 
 def test_a_tenant_that_is_gone_has_no_domain_to_show() -> None:
     sip = Recorder(INVITE, PBX, INNER)
-    concealed(sip).request(Side.OUTSIDE, "gone", PUBLIC, "1", True, False)
+    concealed(sip).request(asked(), relay(tenant="gone"), PUBLIC, "1")
     assert "<sip:7@invalid>" in sip.header("From")
 
 
 def test_the_local_side_sees_our_own_address_and_not_the_public_one() -> None:
     socket = Socket(Side.OUTSIDE, Endpoint("udp", "192.168.1.1", 5060), "198.18.0.1")
     sip = Recorder(INVITE, PBX, INNER)
-    concealed(sip).request(Side.LOCAL, "acme", socket, "1", True, False)
+    concealed(sip).request(asked(), relay(Side.LOCAL), socket, "1")
     assert "@192.168.1.1:5060;" in sip.header("Contact")
     assert "198.18.0.1" not in sip.buffer()
 
@@ -557,3 +567,60 @@ def test_of_a_reply_that_is_not_utf8_only_the_needed_fields_go_on(monkeypatch: p
     concealed(sip).reply(200, Side.OUTSIDE, "acme", PUBLIC)
     assert [name for name, _ in sip.fields] == ["Via", "Expires", "CSeq", "Contact"]
     assert "10.5.4.11" not in sip.header("Contact")
+
+
+# --- trunks -----------------------------------------------------------------------------------------------------------
+
+AT_CARRIER = """REGISTER sip:sip.carrier.example SIP/2.0
+Via: SIP/2.0/UDP 10.5.4.11:5080;branch=z9hG4bK-1
+From: <sip:0721@sip.carrier.example>;tag=a
+To: <sip:0721@sip.carrier.example>
+Call-ID: 1@10.5.4.11
+CSeq: 1 REGISTER
+Contact: <sip:0721@10.5.4.11:5080;line=a1>;expires=600, <sip:0722@10.5.4.11:5080>
+isTrunk: 1
+TOPOS : 0
+P-Asserted-Identity: <sip:7@10.5.4.11>
+Privacy: id
+Content-Length: 0
+
+"""
+
+
+def at_carrier(text: str = AT_CARRIER, asserts: bool = True) -> Recorder:
+    sip = Recorder(text, PBX, INNER)
+    concealed(sip).request(asked("REGISTER"), relay(trunk="carrier", asserts=asserts), PUBLIC, "sw-1")
+    return sip
+
+
+def test_a_carrier_sees_a_contact_whose_user_part_says_all_that_is_needed() -> None:
+    users = re.findall(r"<sip:(sw-[\w-]+)@203\.0\.113\.10:5060>", at_carrier().header("Contact"))
+    assert [Account.open(SEALER, user, "carrier") for user in users] == [
+        Account("acme", "sip:0721@10.5.4.11:5080;line=a1"),
+        Account("acme", "sip:0722@10.5.4.11:5080"),
+    ]
+    assert Account.open(SEALER, users[0], "other") is None
+
+
+def test_a_carriers_registration_is_removed_as_a_whole() -> None:
+    contacts = "<sip:0721@10.5.4.11:5080;line=a1>;expires=600, <sip:0722@10.5.4.11:5080>"
+    assert at_carrier(AT_CARRIER.replace(contacts, "*")).header("Contact") == "*"
+
+
+def test_an_instance_that_registers_gets_its_own_contacts_back_and_nobody_elses() -> None:
+    ours = at_carrier().header("Contact")
+    rival = Account("globex", "sip:9@10.5.4.12").seal(SEALER, "carrier")
+    other = Account("acme", "sip:0721@10.5.4.11:5080").seal(SEALER, "other")
+    foreign = f"<sip:{rival}@203.0.113.10:5060>, <sip:{other}@203.0.113.10:5060>, <sip:0721@198.51.100.9>"
+    sip = Recorder(f"SIP/2.0 200 OK\nCSeq: 1 REGISTER\nContact: {ours}, {foreign}\n\n", PHONE, PUBLIC)
+    concealed(sip).registered_outside("acme", "carrier")
+    assert sip.header("Contact") == "<sip:0721@10.5.4.11:5080;line=a1>;expires=600, <sip:0722@10.5.4.11:5080>"
+
+
+@pytest.mark.parametrize("asserts", [True, False])
+def test_what_a_pbx_asserts_goes_out_as_its_tenant_says_and_its_notes_to_us_never(asserts: bool) -> None:
+    sip = at_carrier(asserts=asserts)
+    names = {headers.field(line)[0] for line in headers.lines(sip.buffer())}
+    assert not names & {"istrunk", "topos"}
+    assert ({"p-asserted-identity", "privacy"} <= names) is asserts
+    assert {"from", "to", "cseq"} <= names

@@ -102,8 +102,9 @@ def test_who_has_no_business_on_a_socket_is_refused(source: Endpoint, on: Socket
     assert sip.counted == [why]
 
 
-def test_a_uri_that_is_not_sip_is_416() -> None:
-    assert routed(request("INVITE", "tel:+39072140")).did("answer") == [(416, "")]
+@pytest.mark.parametrize("uri", ["http://acme.example", "im:100@acme.example", "tel:"])
+def test_a_uri_that_is_neither_sip_nor_tel_is_416(uri: str) -> None:
+    assert routed(request("INVITE", uri)).did("answer") == [(416, "")]
 
 
 @pytest.mark.parametrize("call_id", ["1 @h", "1@h via-branch=x", "1\t@h", "zoë@h", "1\x1b@h"])

@@ -207,7 +207,8 @@ def test_our_record_route_is_turned_to_the_address_that_who_asked_knows(origin: 
     back = Socket(Side.OUTSIDE, Endpoint("tcp", "192.168.1.1", 5060), "198.18.0.1")
     to = Side.OUTSIDE if origin is Side.SERVICE else Side.SERVICE
     sip = Recorder(reply(200, "INVITE", f"Record-Route: {INSIDE}"))
-    passage = Passage(origin, to, 0, True, "pass", "acme", SEALED, "other", "1@h", "", "acme/1@h/0", ())
+    words = ("acme", SEALED, "other", "1@h", "", "acme/1@h/0", "")
+    passage = Passage(origin, to, 0, True, "pass", *words, fixed=False, unhidden=False, next=())
     RouteSet(sip.module, edge(), Concealment(sip.module, edge(), SEALER, lambda name: name)).turn(passage, back)
     assert sip.record_routes() == [f"<sip:{host}:5060;transport=tcp;sw=other;lr>"]
 

@@ -2,12 +2,25 @@
 
 import pytest
 
-from sipward import routing
-from sipward.live import TABLE, Live
-from sipward.model import Endpoint, Instance, Side, Tenant
-from sipward.routing import Answer, Decision, Relay, Request
+from sipward.decision import (
+    ALIVE,
+    FORBIDDEN,
+    NO_DIALOG,
+    NO_INSTANCE,
+    NO_TARGET,
+    NOT_FOUND,
+    NOT_YOURS,
+    UNKNOWN_NUMBER,
+    Answer,
+    Decision,
+    Relay,
+    Request,
+)
+from sipward.live import STATE, TABLE, Live, encode, encode_trunk
+from sipward.model import Endpoint, Instance, Side, Tenant, Trunk
+from sipward.routing import Router
 from sipward.seal import Sealer
-from sipward.tokens import Binding, Dialog, Hidden
+from sipward.tokens import Account, Binding, Dialog, Hidden
 from sipward.uri import Uri, parse
 from unit.recorder import ACME, GLOBEX, KEY, LAN_PHONE, PBX, PBX2, PHONE, RIVAL, edge, table
 
@@ -34,7 +47,7 @@ HIDDEN = Hidden("acme", "10.5.4.11:5080;x=1")
 
 
 def uri(text: str) -> Uri:
-    found = parse(text)
+    found = parse(text, tel=True)
     assert found is not None
     return found
 
@@ -53,11 +66,11 @@ def look(*tenants: Tenant) -> Live:
 
 
 def initial(wanted: Request, *tenants: Tenant) -> Decision:
-    return routing.initial(wanted, EDGE, SEALER, look(*(tenants or (ACME, GLOBEX))))
+    return Router(EDGE, SEALER, look(*(tenants or (ACME, GLOBEX)))).route(wanted)
 
 
 def in_dialog(wanted: Request, *tenants: Tenant) -> Decision:
-    return routing.in_dialog(wanted, EDGE, SEALER, look(*(tenants or (ACME, GLOBEX))))
+    return initial(wanted._replace(in_dialog=True), *tenants)
 
 
 def route(text: str) -> Uri:
@@ -87,7 +100,7 @@ def test_every_method_from_outside_reaches_the_domains_tenant(method: str, side:
     "target", ["sip:100@unknown.example", "sip:1@198.51.100.99", "sip:100@10.5.4.11:5080", "sip:x@@acme"]
 )
 def test_every_method_to_an_unknown_domain_is_not_found_whatever_address_it_names(method: str, target: str) -> None:
-    assert initial(request(target, method=method)) == routing.NOT_FOUND
+    assert initial(request(target, method=method)) == NOT_FOUND
 
 
 @pytest.mark.parametrize(
@@ -142,8 +155,8 @@ def test_a_request_without_readable_from_or_to_still_has_an_instance(missing: di
 
 @pytest.mark.parametrize("instances", [(), (Instance(PBX, drain=True),)])
 def test_a_tenant_without_a_working_instance_is_unavailable(instances: tuple[Instance, ...]) -> None:
-    assert initial(request(), ACME._replace(instances=instances)) == routing.NO_INSTANCE
-    assert routing.NO_INSTANCE.retry_after > 0
+    assert initial(request(), ACME._replace(instances=instances)) == NO_INSTANCE
+    assert NO_INSTANCE.retry_after > 0
 
 
 # --- outside a dialog, to what we sealed -----------------------------------------------------------------------------
@@ -157,7 +170,7 @@ def test_a_hidden_contact_leads_back_to_its_tenant_and_shows_the_instance_its_ow
 
 
 def test_a_hidden_contact_of_a_tenant_that_is_gone_is_not_found() -> None:
-    assert initial(request(f"sip:1@203.0.113.10;sw={HIDDEN.seal(SEALER)}"), GLOBEX) == routing.NOT_FOUND
+    assert initial(request(f"sip:1@203.0.113.10;sw={HIDDEN.seal(SEALER)}"), GLOBEX) == NOT_FOUND
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -176,29 +189,29 @@ def test_a_hidden_contact_of_a_tenant_that_is_gone_is_not_found() -> None:
 @pytest.mark.parametrize("user", ["100@", ""])
 def test_from_outside_no_other_text_leads_anywhere(method: str, text: str, user: str) -> None:
     decision = initial(request(f"sip:{user}203.0.113.10:5060;sw={text}", method=method))
-    assert decision == routing.NOT_FOUND
+    assert decision == NOT_FOUND
 
 
 def test_only_the_first_of_two_texts_counts() -> None:
     decision = initial(request(f"sip:1@203.0.113.10;sw=x;sw={HIDDEN.seal(SEALER)}"))
-    assert decision == routing.NOT_FOUND
+    assert decision == NOT_FOUND
 
 
 @pytest.mark.parametrize("side", Side)
 @pytest.mark.parametrize("host", ["edge.example", "EDGE.EXAMPLE:5060", "203.0.113.10", "10.5.4.1", "[2001:db8::10]"])
 def test_options_to_the_node_itself_is_answered_from_anywhere(side: Side, host: str) -> None:
     source = PBX if side is Side.SERVICE else PHONE
-    assert initial(request(f"sip:{host}", method="OPTIONS", side=side, source=source)) == routing.ALIVE
+    assert initial(request(f"sip:{host}", method="OPTIONS", side=side, source=source)) == ALIVE
 
 
 def test_options_to_a_user_or_a_tenant_is_not_the_nodes() -> None:
-    assert initial(request("sip:100@edge.example", method="OPTIONS")) == routing.NOT_FOUND
+    assert initial(request("sip:100@edge.example", method="OPTIONS")) == UNKNOWN_NUMBER
     assert isinstance(initial(request("sip:acme.example", method="OPTIONS")), Relay)
 
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "OPTIONS"])
 def test_nothing_else_to_the_node_itself_is_taken(method: str) -> None:
-    assert initial(request("sip:edge.example", method=method)) == routing.NOT_FOUND
+    assert initial(request("sip:edge.example", method=method)) == NOT_FOUND
 
 
 @pytest.mark.parametrize(
@@ -207,11 +220,11 @@ def test_nothing_else_to_the_node_itself_is_taken(method: str) -> None:
 @pytest.mark.parametrize("side", Side)
 def test_an_ack_that_belongs_to_no_dialog_goes_nowhere(target: str, side: Side) -> None:
     source = PBX if side is Side.SERVICE else PHONE
-    assert initial(request(target, method="ACK", side=side, source=source)) is routing.NO_DIALOG
+    assert initial(request(target, method="ACK", side=side, source=source)) is NO_DIALOG
 
 
 def test_an_ack_of_an_instance_to_a_binding_goes_nowhere() -> None:
-    assert initial(from_instance(bound(), method="ACK")) is routing.NO_DIALOG
+    assert initial(from_instance(bound(), method="ACK")) is NO_DIALOG
 
 
 def test_a_caller_of_the_called_domain_is_not_looked_up_again() -> None:
@@ -223,8 +236,8 @@ def test_a_caller_of_the_called_domain_is_not_looked_up_again() -> None:
         return entries.get(key)
 
     own = request("sip:999@acme.example", caller=uri("sip:7@acme.example"))
-    assert isinstance(routing.initial(own, EDGE, SEALER, Live(get)), Relay)
-    assert asked == ["acme.example"]
+    assert isinstance(Router(EDGE, SEALER, Live(get)).route(own), Relay)
+    assert asked == ["prefixes", "acme.example"]
 
 
 # --- outside a dialog, from an instance ------------------------------------------------------------------------------
@@ -234,7 +247,7 @@ def test_a_caller_of_the_called_domain_is_not_looked_up_again() -> None:
 def test_an_instance_reaches_its_phones_flow_whatever_the_contact_says(method: str) -> None:
     decision = initial(from_instance(bound(), method=method))
     assert decision == Relay(
-        Side.OUTSIDE, (PHONE,), Dialog("acme", PHONE, PBX), uri("sip:100@192.168.1.20:5062;transport=udp")
+        Side.OUTSIDE, (PHONE,), Dialog("acme", PHONE, PBX), uri("sip:100@192.168.1.20:5062;transport=udp"), asserts=True
     )
 
 
@@ -263,16 +276,16 @@ def test_a_phone_of_the_site_is_on_the_local_side() -> None:
     ],
 )
 def test_an_instance_reaches_nothing_but_its_own_tenants_flows(method: str, target: str) -> None:
-    assert initial(from_instance(target, method=method)) == routing.FORBIDDEN
+    assert initial(from_instance(target, method=method)) == FORBIDDEN
 
 
 @pytest.mark.parametrize("source", [RIVAL, Endpoint("udp", "10.5.4.99", 5080)])
 def test_another_host_of_the_service_network_cannot_use_a_binding(source: Endpoint) -> None:
-    assert initial(from_instance(bound(), source=source)) == routing.FORBIDDEN
+    assert initial(from_instance(bound(), source=source)) == FORBIDDEN
 
 
 def test_a_binding_from_outside_is_no_way_to_a_phone() -> None:
-    assert initial(request(bound())) == routing.NOT_FOUND
+    assert initial(request(bound())) == NOT_FOUND
 
 
 def test_a_draining_instance_still_reaches_its_phones() -> None:
@@ -300,27 +313,28 @@ def test_of_several_instances_on_one_host_the_sender_is_known_by_its_port(
 
 
 @pytest.mark.parametrize(
-    ("port", "contact_port", "via_port", "inner"),
+    ("transport", "port", "contact_port", "via_port", "inner"),
     [
-        (5080, 0, 0, 5080),
-        (5090, 5080, 5080, 5090),
-        (40000, 5090, 0, 5090),
-        (40000, 0, 5080, 5080),
-        (6666, 6666, 6666, 0),
+        ("udp", 5080, 0, 0, 5080),
+        ("udp", 5090, 5080, 5080, 5090),
+        ("udp", 40000, 5090, 5080, 0),
+        ("tcp", 40000, 5090, 0, 5090),
+        ("tcp", 40000, 0, 5080, 5080),
+        ("tcp", 6666, 6666, 6666, 0),
     ],
 )
 def test_on_the_nodes_own_address_an_instance_is_its_port(
-    port: int, contact_port: int, via_port: int, inner: int
+    transport: str, port: int, contact_port: int, via_port: int, inner: int
 ) -> None:
     ends = [Endpoint("udp", "10.5.4.1", 5080), Endpoint("udp", "10.5.4.1", 5090)]
     tenant = ACME._replace(instances=tuple(Instance(end) for end in ends))
-    source = Endpoint("udp", "10.5.4.1", port)
+    source = Endpoint(transport, "10.5.4.1", port)
     decision = initial(from_instance(bound(), source=source, contact_port=contact_port, via_port=via_port), tenant)
     if inner:
         assert isinstance(decision, Relay)
         assert decision.dialog.inner.port == inner
     else:
-        assert decision == routing.FORBIDDEN
+        assert decision == FORBIDDEN
 
 
 @pytest.mark.parametrize(("call_id", "renamed"), [("7@10.5.4.11", True), ("7@pbx", False), ("7@198.51.100.7", False)])
@@ -348,7 +362,7 @@ def test_in_a_dialog_the_instance_reaches_the_phone_whatever_the_uri_says(method
     dialog = DIALOG._replace(outer=outer)
     sealed = route(dialog.seal(SEALER, CALL_ID))
     decision = in_dialog(from_instance("sip:1@198.51.100.99", method=method, route=sealed))
-    assert decision == Relay(Side.LOCAL if outer is LAN_PHONE else Side.OUTSIDE, (outer,), dialog)
+    assert decision == Relay(Side.LOCAL if outer is LAN_PHONE else Side.OUTSIDE, (outer,), dialog, asserts=True)
 
 
 def test_in_a_dialog_a_hidden_contact_is_the_instances_own_again() -> None:
@@ -388,17 +402,17 @@ def test_in_a_dialog_no_other_text_changes_the_uri(text: str) -> None:
 )
 def test_without_a_route_sealed_for_this_dialog_there_is_no_dialog(side: Side, way: Uri | None) -> None:
     source = PBX if side is Side.SERVICE else PHONE
-    assert in_dialog(request(side=side, source=source, route=way)) == routing.NO_DIALOG
+    assert in_dialog(request(side=side, source=source, route=way)) == NO_DIALOG
 
 
 def test_a_hidden_contact_alone_is_no_way_into_a_dialog() -> None:
-    assert in_dialog(request(f"sip:1@203.0.113.10;sw={HIDDEN.seal(SEALER)}")) == routing.NO_DIALOG
+    assert in_dialog(request(f"sip:1@203.0.113.10;sw={HIDDEN.seal(SEALER)}")) == NO_DIALOG
 
 
 def test_the_text_may_be_of_the_older_of_two_keys() -> None:
     rotated = Sealer([b"new" * 8, KEY])
     wanted = request(route=SEALED)
-    assert isinstance(routing.in_dialog(wanted, EDGE, rotated, look(ACME)), Relay)
+    assert isinstance(Router(EDGE, rotated, look(ACME)).route(wanted._replace(in_dialog=True)), Relay)
 
 
 @pytest.mark.parametrize("port", [1, 40124])
@@ -409,12 +423,12 @@ def test_the_phones_port_may_move_with_its_nat(port: int) -> None:
 @pytest.mark.parametrize("side", [Side.OUTSIDE, Side.LOCAL])
 def test_who_learned_a_route_cannot_use_it_from_another_address(side: Side) -> None:
     stranger = Endpoint("udp", "198.51.100.66", 40123)
-    assert in_dialog(request(side=side, source=stranger, route=SEALED)) == routing.NOT_YOURS
+    assert in_dialog(request(side=side, source=stranger, route=SEALED)) == NOT_YOURS
 
 
 @pytest.mark.parametrize("source", [RIVAL, Endpoint("udp", "10.5.4.99", 5080)])
 def test_another_tenants_instance_cannot_use_a_route(source: Endpoint) -> None:
-    assert in_dialog(from_instance("sip:1@h", source=source, route=SEALED)) == routing.NOT_YOURS
+    assert in_dialog(from_instance("sip:1@h", source=source, route=SEALED)) == NOT_YOURS
 
 
 def test_a_sibling_that_took_over_may_speak_for_the_dialog() -> None:
@@ -436,3 +450,262 @@ def test_no_request_from_outside_is_sent_to_anyone_but_an_instance() -> None:
         ):
             decision = decide(wanted)
             assert isinstance(decision, Answer) or (decision.to, decision.targets) == (Side.SERVICE, (PBX,))
+
+
+# --- numbers and trunks -----------------------------------------------------------------------------------------------
+
+SBC, SBC2, STRANGER = (Endpoint("udp", f"198.51.100.{last}", 5060) for last in (50, 51, 99))
+CARRIER = Trunk("carrier", ("acme",), (SBC, SBC2))
+OWN = Tenant("#0722", (Instance(RIVAL),), domain="sip.example")
+RULES = {"0721": "@acme", "07219": "@globex", "0722": "@#0722", "0723": "@gone", "100@carrier": "@acme"}
+
+
+def trunked(*trunks: Trunk, asserted: str = "pass") -> Router:
+    """A node with two tenants, numbers, and trunks whose calls come from 198.51.100.48/28."""
+    routes = table(ACME._replace(identity=asserted), GLOBEX) | {"@#0722": encode(OWN)}
+    routes |= {f"#{rule}": entry for rule, entry in RULES.items()}
+    routes |= {f"%{trunk.name}": encode_trunk(trunk) for trunk in trunks}
+    names = " ".join(trunk.name for trunk in trunks)
+    routes |= {"%udp:198.51.100.48/28": names, ">sip.carrier.example": names}
+    routes |= {f"^{PBX.host}": "acme", f"^{RIVAL.host}": "globex"}
+    tables = {TABLE: routes, STATE: {"shapes": "5 4 3", "prefixes": "28"}}
+    return Router(EDGE, SEALER, Live(lambda table, key: tables.get(table, {}).get(key)))
+
+
+def from_carrier(target: str, router: Router | None = None, **changes: object) -> Decision:
+    return (router or trunked(CARRIER)).route(request(target, **({"source": SBC} | changes)))
+
+
+def led_to(decision: Decision) -> str:
+    return decision.dialog.tenant if isinstance(decision, Relay) else decision.why
+
+
+@pytest.mark.parametrize(
+    ("target", "outcome"),
+    [
+        ("sip:0721405@198.51.100.1", "acme"),
+        ("sip:0721405@203.0.113.10", "acme"),
+        ("sip:0721405@globex.example", "acme"),
+        ("sips:0721-405@anything.example;user=phone", "acme"),
+        ("tel:0721405;phone-context=+39", "acme"),
+        ("sip:0721@203.0.113.10", "acme"),
+        ("sip:100@203.0.113.10", "acme"),
+        ("sip:07219@203.0.113.10", "not-served"),
+        ("sip:0722@203.0.113.10", "#0722"),
+        ("sip:0723@203.0.113.10", "no-tenant"),
+        ("sip:999@203.0.113.10", "unknown-number"),
+        ("sip:bob@203.0.113.10", "unknown-number"),
+        ("sip:bob@acme.example", "acme"),
+        ("sip:999@acme.example", "acme"),
+        ("sip:bob@globex.example", "unknown-number"),
+    ],
+)
+def test_a_carriers_call_goes_by_number_to_whom_the_trunk_serves(target: str, outcome: str) -> None:
+    assert led_to(from_carrier(target)) == outcome
+
+
+@pytest.mark.parametrize(
+    ("target", "outcome"),
+    [
+        ("sip:0721405@203.0.113.10", "acme"),
+        ("sip:07219@203.0.113.10", "globex"),
+        ("tel:0721-405", "acme"),
+        ("sip:0721405@globex.example", "globex"),
+        ("sip:0721405@elsewhere.example", "unknown-domain"),
+        ("sip:0721405@198.51.100.1", "unknown-domain"),
+        ("sip:100@203.0.113.10", "unknown-number"),
+        ("sip:bob@203.0.113.10", "unknown-domain"),
+        ("tel:100", "unknown-number"),
+        ("sip:0723@203.0.113.10", "no-tenant"),
+    ],
+)
+def test_anyone_elses_call_goes_by_domain_and_at_the_node_itself_by_number(target: str, outcome: str) -> None:
+    assert led_to(trunked(CARRIER).route(request(target))) == outcome
+
+
+def test_a_rule_and_a_trunk_are_kept_with_the_decision() -> None:
+    decision = from_carrier("sip:100@203.0.113.10")
+    assert isinstance(decision, Relay)
+    assert (decision.rule, decision.dialog.trunk, decision.dialog.fixed) == ("100@carrier", "carrier", True)
+    assert decision.uri is None
+    learned = from_carrier("sip:100@203.0.113.10", trunked(CARRIER._replace(media="learned")))
+    assert isinstance(learned, Relay)
+    assert not learned.dialog.fixed
+
+
+def test_a_tel_uri_becomes_the_number_at_the_tenants() -> None:
+    decision = from_carrier("tel:0721-405;ext=7")
+    assert isinstance(decision, Relay)
+    assert str(decision.uri) == "sip:0721-405;ext=7@acme.example;user=phone"
+
+
+@pytest.mark.parametrize("name", ["to", "p-called-party-id", "p-preferred-identity", "diversion"])
+@pytest.mark.parametrize(
+    ("value", "outcome"),
+    [
+        ('"x, y" <sip:0721405@carrier.example>;tag=1', "acme"),
+        ("tel:0721405", "acme"),
+        ("<tel:0722>, <tel:0721>", "#0722"),
+        ("<sip:bob@x.example>", "unknown-number"),
+        ("", "unknown-number"),
+    ],
+)
+def test_the_number_stands_where_the_carrier_puts_it(name: str, value: str, outcome: str) -> None:
+    router = trunked(CARRIER._replace(number=name))
+    read = {name: value}
+    assert led_to(from_carrier("sip:s@203.0.113.10", router, header=lambda n: read.get(n, ""))) == outcome
+
+
+def test_of_several_trunks_at_one_address_the_one_that_serves_the_number_counts() -> None:
+    both = trunked(CARRIER, Trunk("other", ("globex",), (SBC,)))
+    for target, tenant, trunk in (("sip:0721@x", "acme", "carrier"), ("sip:07219@x", "globex", "other")):
+        decision = from_carrier(target, both)
+        assert isinstance(decision, Relay)
+        assert (decision.dialog.tenant, decision.dialog.trunk) == (tenant, trunk)
+    assert led_to(from_carrier("sip:07219@x", trunked(CARRIER, CARRIER._replace(name="third")))) == "not-served"
+    assert led_to(from_carrier("sip:07219@x", trunked(CARRIER._replace(tenants=("*",))))) == "globex"
+
+
+def test_a_carriers_identity_is_believed_as_the_trunk_says() -> None:
+    believed = from_carrier("sip:0721@x", trunked(CARRIER._replace(identity="pass")))
+    doubted = from_carrier("sip:0721@x")
+    assert isinstance(believed, Relay)
+    assert isinstance(doubted, Relay)
+    assert (believed.asserts, doubted.asserts) == (True, False)
+    phone = initial(request())
+    assert isinstance(phone, Relay)
+    assert not phone.asserts
+
+
+ACCOUNT = Account("acme", f"sip:0721@{PBX2.hostport};line=1")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        f"sip:{ACCOUNT.seal(SEALER, 'carrier')}@203.0.113.10:5060",
+        f"sip:{ACCOUNT.seal(SEALER, 'carrier')}@anything.example;transport=tcp;x=1",
+    ],
+)
+def test_a_carriers_call_to_a_registered_contact_reaches_the_very_instance(target: str) -> None:
+    router = trunked(CARRIER)
+    router = Router(EDGE, SEALER, two_instances(router))
+    decision = from_carrier(target, router)
+    assert isinstance(decision, Relay)
+    assert decision.targets[0] == PBX2
+    assert str(decision.uri) == ACCOUNT.contact
+
+
+def two_instances(router: Router) -> Live:
+    """The live table of a router, with the tenant's second instance."""
+    get = router._live._get
+    return Live(lambda table, key: encode(TWO) if key == "@acme" else get(table, key))
+
+
+@pytest.mark.parametrize(
+    ("account", "trunk", "source"),
+    [
+        (ACCOUNT, "carrier", STRANGER),
+        (ACCOUNT, "other", SBC),
+        (ACCOUNT._replace(tenant="globex"), "carrier", SBC),
+        (ACCOUNT._replace(tenant="gone"), "carrier", SBC),
+    ],
+)
+def test_a_registered_contact_is_its_trunks_and_its_tenants_alone(
+    account: Account, trunk: str, source: Endpoint
+) -> None:
+    decision = trunked(CARRIER).route(request(f"sip:{account.seal(SEALER, trunk)}@203.0.113.10", source=source))
+    assert isinstance(decision, Answer)
+    assert decision.code == 404
+
+
+def test_a_hidden_contact_leads_a_trunk_to_those_it_serves_alone() -> None:
+    shown = f"sip:7@203.0.113.10;sw={HIDDEN.seal(SEALER)}"
+    rivals = f"sip:7@203.0.113.10;sw={HIDDEN._replace(tenant='globex').seal(SEALER)}"
+    assert led_to(from_carrier(shown)) == "acme"
+    assert led_to(from_carrier(rivals)) == "not-served"
+
+
+# --- from an instance to a trunk --------------------------------------------------------------------------------------
+
+TO_CARRIER = "sip:0049301@sip.carrier.example"
+
+
+def outward(router: Router, target: str = TO_CARRIER, **changes: object) -> Decision:
+    return router.route(from_instance(target, **changes))
+
+
+def test_an_instances_call_goes_to_its_tenants_trunk_with_the_carriers_uri() -> None:
+    decision = outward(trunked(CARRIER))
+    assert isinstance(decision, Relay)
+    assert decision == Relay(
+        Side.OUTSIDE, (SBC, SBC2), Dialog("acme", SBC, PBX, trunk="carrier", fixed=True), asserts=True
+    )
+    assert outward(trunked(CARRIER, asserted="remove")) == decision._replace(asserts=False)
+
+
+def test_a_call_is_not_taken_to_a_target_of_another_family() -> None:
+    mixed = CARRIER._replace(targets=(SBC, Endpoint("udp", "2001:db8::50", 5060), SBC2))
+    decision = outward(trunked(mixed))
+    assert isinstance(decision, Relay)
+    assert decision.targets == (SBC, SBC2)
+
+
+@pytest.mark.parametrize(
+    ("router", "changes"),
+    [
+        (trunked(CARRIER), {"source": RIVAL}),
+        (trunked(CARRIER), {"source": PBX._replace(host="10.5.4.99")}),
+        (trunked(CARRIER._replace(tenants=("globex",))), {}),
+        (trunked(CARRIER), {"target": "sip:1@elsewhere.example"}),
+        (trunked(CARRIER), {"target": "sip:1@203.0.113.10"}),
+        (trunked(), {}),
+    ],
+)
+def test_an_instance_reaches_no_trunk_that_does_not_serve_it(router: Router, changes: dict[str, object]) -> None:
+    target = str(changes.get("target", TO_CARRIER))
+    rest = {key: value for key, value in changes.items() if key != "target"}
+    assert outward(router, target, **rest) is FORBIDDEN
+
+
+def test_a_trunk_whose_names_lead_nowhere_yet_is_503() -> None:
+    assert outward(trunked(CARRIER._replace(targets=()))) is NO_TARGET
+
+
+def test_the_first_trunk_of_a_host_that_serves_the_tenant_is_taken() -> None:
+    router = trunked(CARRIER._replace(tenants=("globex",)), CARRIER._replace(name="mine", targets=(SBC2,)))
+    found = outward(router)
+    assert isinstance(found, Relay)
+    assert (found.dialog.trunk, found.targets) == ("mine", (SBC2,))
+
+
+def test_an_instance_that_wants_to_be_seen_is() -> None:
+    plain = {"call_id": "1@10.5.4.11"}
+    hidden, shown = (outward(trunked(CARRIER), header={"topos": text}.get, **plain) for text in ("1", " 0"))
+    assert isinstance(hidden, Relay)
+    assert isinstance(shown, Relay)
+    assert (hidden.dialog.renamed, hidden.dialog.unhidden) == (True, False)
+    assert (shown.dialog.renamed, shown.dialog.unhidden) == (False, True)
+
+
+# --- in a trunk's dialog ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "outcome"), [(SBC, "acme"), (SBC2, "acme"), (PHONE, "foreign-dialog"), (STRANGER, "foreign-dialog")]
+)
+def test_any_address_of_the_carrier_may_speak_in_its_dialog_and_no_other(source: Endpoint, outcome: str) -> None:
+    sealed = Dialog("acme", SBC, PBX, trunk="carrier").seal(SEALER, CALL_ID)
+    found = trunked(CARRIER).route(request("sip:7@h", source=source, in_dialog=True, route=route(sealed), method="BYE"))
+    assert led_to(found) == outcome
+
+
+@pytest.mark.parametrize("trusted", ["pass", "remove"])
+def test_identity_in_a_trunks_dialog_goes_as_at_its_start(trusted: str) -> None:
+    router = trunked(CARRIER._replace(identity=trusted), asserted=trusted)
+    sealed = route(Dialog("acme", SBC, PBX, trunk="carrier").seal(SEALER, CALL_ID))
+    inwards = router.route(request("sip:7@h", source=SBC, in_dialog=True, route=sealed))
+    outwards = router.route(from_instance("sip:7@h", in_dialog=True, route=sealed))
+    assert isinstance(inwards, Relay)
+    assert isinstance(outwards, Relay)
+    assert inwards.asserts is outwards.asserts is (trusted == "pass")

@@ -1,0 +1,89 @@
+"""Where a request from an instance goes: to a phone of its own tenant, or to a trunk that serves it. Pure."""
+
+from collections.abc import Iterator
+
+from sipward.decision import FORBIDDEN, NO_TARGET, Decision, Relay, Request, charges
+from sipward.edge import Edge
+from sipward.live import Live
+from sipward.model import Endpoint, Tenant, Trunk
+from sipward.seal import Sealer
+from sipward.tokens import Binding, Dialog
+
+
+class Outward:
+    """The rules for what goes out."""
+
+    def __init__(self, edge: Edge, sealer: Sealer, live: Live) -> None:
+        """Keep what every decision needs."""
+        self._edge = edge
+        self._sealer = sealer
+        self._live = live
+
+    def route(self, request: Request) -> Decision:
+        """Decide where a request outside any dialog goes."""
+        binding = Binding.of(self._sealer, request.uri)
+        if binding is None:
+            return self._to_trunk(request)
+        tenant = self._live.named(binding.tenant)
+        inner = self._instance_at(tenant, request) if tenant else None
+        if tenant is None or inner is None:
+            return FORBIDDEN
+        dialog = self._dialog(request, binding.tenant, binding.flow, inner)
+        own = binding.own_contact(request.uri.user)
+        side, charged = self._edge.network_of(binding.flow.host), charges(tenant)
+        return Relay(side, (binding.flow,), dialog, own, asserts=True, charges=charged)
+
+    def _to_trunk(self, request: Request) -> Decision:
+        """To the first trunk of the Request-URI's host that serves the sender's tenant. The URI is the carrier's."""
+        for trunk in self._live.trunks_to(request.uri.host):
+            for tenant in self._tenants(request, trunk):
+                if inner := self._instance_at(tenant, request):
+                    return self._by_trunk(request, trunk, tenant, inner)
+        return FORBIDDEN
+
+    def _tenants(self, request: Request, trunk: Trunk) -> Iterator[Tenant]:
+        """Whose instance has sent a request, as far as the trunk serves them."""
+        host = request.source.host
+        ports = self._ports(request) if self._edge.is_self(host) else (0,)
+        for name in (name for port in ports for name in self._live.tenants_at(host, port)):
+            if trunk.serves(name) and (tenant := self._live.named(name)):
+                yield tenant
+
+    def _by_trunk(self, request: Request, trunk: Trunk, tenant: Tenant, inner: Endpoint) -> Decision:
+        if not trunk.targets:
+            return NO_TARGET
+        first = trunk.targets[0]
+        # What rtpengine has made of an offer names addresses of one family.
+        targets = tuple(target for target in trunk.targets if (":" in target.host) == (":" in first.host))
+        dialog = self._dialog(request, tenant.name, first, inner)
+        dialog = dialog._replace(trunk=trunk.name, fixed=trunk.media == "fixed")
+        side = self._edge.network_of(first.host)
+        asserts, charged = tenant.identity == "pass", charges(tenant, trunk)
+        return Relay(side, targets, dialog, None, tenant.redirect, asserts, charges=charged)
+
+    def _dialog(self, request: Request, tenant: str, outer: Endpoint, inner: Endpoint) -> Dialog:
+        unhidden = request.header("topos").strip() == "0"
+        renamed = not unhidden and self._edge.names_inside(request.call_id)
+        return Dialog(tenant, outer, inner, not request.has_sdp, renamed, request.media, unhidden=unhidden)
+
+    def _instance_at(self, tenant: Tenant, request: Request) -> Endpoint | None:
+        """The tenant's instance that sent the request; its listening port rather than a connection's passing one."""
+        here = [i.endpoint for i in tenant.instances if i.endpoint.host == request.source.host]
+        if self._edge.is_self(request.source.host):
+            # On the node's own address live the instances of many tenants, told apart by their ports alone.
+            ports = self._ports(request)
+            here = [end for end in here if end.port in ports]
+        if not here:
+            return None
+
+        def likeness(end: Endpoint) -> tuple[bool, bool, bool]:
+            transport = end.transport == request.source.transport
+            return (end.port == request.source.port, end.port == request.contact_port, transport)
+
+        return max(here, key=likeness)
+
+    def _ports(self, request: Request) -> tuple[int, ...]:
+        """Where the sender may be listening: a connection's own port is a passing one."""
+        if request.source.transport == "udp":
+            return (request.source.port,)
+        return (request.source.port, request.contact_port, request.via_port)

@@ -1,0 +1,144 @@
+"""What a tenant or trunk may use at once, and when it is free again."""
+
+from collections.abc import Callable
+
+import pytest
+
+from sipward import limits
+from sipward.decision import Answer, Charge
+from sipward.flow import Flow
+from sipward.limits import TOO_FAST, TOO_MANY_CALLS, TOO_MANY_REGISTRATIONS, Limiter
+from sipward.model import Limits
+from unit.messages import answered, failed, reply, request, routed, within
+from unit.recorder import ACME, Recorder, edge, table
+
+TENANT = Charge("acme", Limits(2, 0, 0))
+TRUNK = Charge("%carrier", Limits(1, 0, 0))
+
+
+@pytest.fixture
+def sip() -> Recorder:
+    return Recorder("INVITE sip:1@h SIP/2.0\n\n")
+
+
+@pytest.fixture
+def limiter(sip: Recorder) -> Limiter:
+    return Limiter(sip.module)
+
+
+def running(sip: Recorder) -> dict[str, int]:
+    return {key: int(value) for (table, key), value in sip.memory.items() if table == "calls"}
+
+
+def test_so_many_calls_and_not_one_more(sip: Recorder, limiter: Limiter) -> None:
+    assert [limiter.refusal("INVITE", (TENANT,), call) for call in "abc"] == [None, None, TOO_MANY_CALLS]
+    limiter.release("a")
+    assert [limiter.refusal("INVITE", (TENANT,), call) for call in "de"] == [None, TOO_MANY_CALLS]
+    assert running(sip) == {"acme": 2}
+
+
+def test_a_call_that_both_sides_end_is_counted_once(sip: Recorder, limiter: Limiter) -> None:
+    limiter.refusal("INVITE", (TENANT, TRUNK), "a")
+    limiter.refusal("INVITE", (TENANT,), "b")
+    limiter.release("a")
+    # The other worker had read whose it is before this one forgot it.
+    sip.charge("a", "acme %carrier")
+    limiter.release("a")
+    assert running(sip) == {"acme": 1, "%carrier": 0}
+
+
+def test_a_call_that_the_trunk_has_no_place_for_takes_none_of_its_tenant(sip: Recorder, limiter: Limiter) -> None:
+    assert limiter.refusal("INVITE", (TENANT, TRUNK), "a") is None
+    assert limiter.refusal("INVITE", (TENANT, TRUNK), "b") is TOO_MANY_CALLS
+    assert running(sip) == {"acme": 1, "%carrier": 1}
+    limiter.release("b")
+    assert running(sip) == {"acme": 1, "%carrier": 1}
+
+
+@pytest.mark.parametrize(
+    ("method", "most", "refusal"),
+    [("INVITE", Limits(0, 2, 0), TOO_FAST), ("REGISTER", Limits(0, 0, 2), TOO_MANY_REGISTRATIONS)],
+)
+def test_so_many_a_second_and_the_next_second_again(
+    method: str, most: Limits, refusal: Answer, limiter: Limiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    charged = (Charge("acme", most),)
+    monkeypatch.setattr(limits.time, "time", lambda: 100.9)
+    assert [limiter.refusal(method, charged, call) for call in "abc"] == [None, None, refusal]
+    assert limiter.refusal(method, (Charge("globex", most),), "d") is None
+    monkeypatch.setattr(limits.time, "time", lambda: 101.0)
+    assert limiter.refusal(method, charged, "e") is None
+
+
+@pytest.mark.parametrize(
+    ("method", "most"),
+    [
+        ("REGISTER", Limits(1, 1, 0)),
+        ("INVITE", Limits(0, 0, 1)),
+        ("OPTIONS", Limits(1, 1, 1)),
+        ("BYE", Limits(1, 1, 1)),
+    ],
+)
+def test_each_limit_counts_its_own_method_alone(method: str, most: Limits, limiter: Limiter) -> None:
+    assert [limiter.refusal(method, (Charge("acme", most),), call) for call in "abc"] == [None] * 3
+
+
+# --- on a message's path ---------------------------------------------------------------------------------------------
+
+LIMITED = table(ACME._replace(limits=Limits(1)))
+
+
+def calling(**trouble: object) -> Recorder:
+    return routed(request("INVITE", "sip:100@acme.example", sdp=True), **({"table": LIMITED} | trouble))
+
+
+def bye(sip: Recorder, status: int) -> None:
+    """Hang up from outside, in another transaction with the same shared memory."""
+    ended = routed(within("BYE", "sip:100@203.0.113.10"), memory=sip.memory, table=LIMITED)
+    answered(ended, reply(status, "BYE"))
+
+
+@pytest.mark.parametrize(
+    ("end", "left"),
+    [
+        (lambda sip: answered(sip, reply(200, "INVITE")), 1),
+        (lambda sip: failed(sip, 486, silent=False), 0),
+        (lambda sip: failed(sip, 408, silent=True), 0),
+        (lambda sip: failed(sip, 487, silent=False, cancelled=True), 0),
+        (lambda sip: bye(sip, 200), 0),
+        (lambda sip: bye(sip, 481), 0),
+        (lambda sip: bye(sip, 401), 1),
+    ],
+    ids=["answered", "refused", "silent", "cancelled", "bye", "bye of a dead dialog", "bye that is refused"],
+)
+def test_a_call_counts_from_its_invite_until_it_fails_or_ends(end: Callable[[Recorder], object], left: int) -> None:
+    sip = calling()
+    assert running(sip) == {"acme": 1}
+    end(sip)
+    assert running(sip) == {"acme": left}
+
+
+def test_a_call_over_the_limit_is_503_and_tells_when_to_come_back() -> None:
+    sip = calling(memory={("calls", "acme"): "1"})
+    assert sip.did("answer") == [(503, "Retry-After: 10\r\n")]
+    assert sip.counted == ["calls-limit"]
+    assert not sip.relayed
+    assert running(sip) == {"acme": 1}
+
+
+def test_a_call_without_media_takes_no_place() -> None:
+    sip = calling(media_works=False)
+    assert sip.did("answer") == [(503, "Retry-After: 5\r\n")]
+    assert running(sip) == {"acme": 0}
+
+
+def test_a_call_that_cannot_be_sent_takes_no_place() -> None:
+    assert running(calling(sendable=False)) == {"acme": 0}
+
+
+def test_a_forgotten_call_leaves_its_places() -> None:
+    sip = Recorder("INVITE sip:1@h SIP/2.0\n\n")
+    sip.memory |= {("calls", "acme"): "3", ("calls", "%carrier"): "1"}
+    sip.expired = "acme %carrier"
+    Flow(sip.module, edge()).forgotten()
+    assert running(sip) == {"acme": 2, "%carrier": 0}
