@@ -4,8 +4,8 @@ import time
 from binascii import crc32
 
 import KSR
-from sipward.decision import Request
 from sipward import icmp
+from sipward.decision import Request
 from sipward.model import Endpoint, Side, Socket
 from sipward.uri import Uri, parse, split_list
 

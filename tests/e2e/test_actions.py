@@ -16,6 +16,8 @@ from lab.network import Lab, Machine
 from lab.node import Answer, Node
 from lab.probe import Answerer, Asker
 from lab.sipp import sipp
+from sipward.live import Live
+from sipward.model import Endpoint
 
 from .conftest import watched_lab
 
@@ -157,11 +159,27 @@ def test_a_trunk_is_added_replaced_shown_and_removed(node: Node, pbx: Machine, p
     second = {"rule": "05551594XX", "destination": addressed(pbx_on_node, "nethvoice2")}
     done(node, "add-trunk", second)
     assert done(node, "list-trunks", {}) == [second]
-    eventually(lambda: f'"{pbx_on_node.address}",{pbx_on_node.sip_port}' in node.live("@#05551594XX"))
+    eventually(
+        lambda: number_leads_to(node, "0555159412345") == Endpoint("udp", pbx_on_node.address, pbx_on_node.sip_port)
+    )
+    assert number_leads_to(node, "0555159512345") is None
     assert done(node, "remove-trunk", {"rule": "05551594XX"}) is None
     assert done(node, "remove-trunk", {"rule": "05551594XX"}) is None
     eventually(lambda: not node.live("#05551594XX"))
     assert done(node, "list-trunks") == []
+
+
+def number_leads_to(node: Node, dialled: str) -> Endpoint | None:
+    """Where the running node's table has the calls to a number go first."""
+
+    def get(table: str, key: str) -> str | None:
+        try:
+            return str(node.rpc("htable.get", table, key)["item"]["value"])
+        except ValueError:
+            return None
+
+    found = Live(get).number(dialled)
+    return found.tenant.instances[0].endpoint if found and found.tenant else None
 
 
 # --- the node ---------------------------------------------------------------------------------------------------------
