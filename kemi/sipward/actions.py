@@ -10,12 +10,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sipward import action_inputs, action_node, action_routes, addresses, number_rules, settings, tenants
+from sipward import action_inputs, action_node, action_routes, addresses, settings
 from sipward.action_inputs import ROOT, Input, InputError, Problem, with_value
 from sipward.action_node import BAD_INPUT, NOT_DONE
 from sipward.action_routes import Value
 from sipward.records import Kind, RecordError
 from sipward.reload import Outcome
+from sipward.routes import parse
 from sipward.rules import Rules
 from sipward.settings import Settings, SettingsError
 from sipward.store import ConflictError, Store, StoreError
@@ -87,9 +88,8 @@ class _Values:
         return {name: value for name, value in found.items() if value is not None}
 
     def put(self, kind: Kind, name: str, value: Value) -> None:
-        parse = tenants.parse if kind is Kind.TENANT else number_rules.parse
         try:
-            self._store.put(parse(name, json.dumps(value), self._rules))
+            self._store.put(parse(kind, name, json.dumps(value), self._rules))
         except (RecordError, ConflictError) as error:
             raise InputError([_problem(kind, line) for line in str(error).splitlines()], BAD_INPUT) from None
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import tomlkit
 from tomlkit import TOMLDocument
@@ -83,14 +84,13 @@ def table(document: TOMLDocument, name: str) -> AbstractTable:
 
 def check(path: Path, text: str) -> Settings:
     """See whether this would be the configuration of this machine, before it stands at `path`. Raises SettingsError."""
-    trial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(trial, text)
-        found = settings.load(trial)
-    except SettingsError as error:
-        raise SettingsError(str(error).replace(str(trial), str(path))) from None
-    finally:
-        trial.unlink(missing_ok=True)
+    with NamedTemporaryFile("w", suffix=".toml", encoding="utf-8") as trial:
+        trial.write(text)
+        trial.flush()
+        try:
+            found = settings.load(Path(trial.name))
+        except SettingsError as error:
+            raise SettingsError(str(error).replace(trial.name, str(path))) from None
     node.check_addresses(found, addresses.resolve(found))
     return found
 

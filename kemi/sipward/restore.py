@@ -14,30 +14,25 @@ import tomlkit
 from tomlkit import TOMLDocument
 from tomlkit.exceptions import ParseError
 
-from sipward import addresses, backup, configuration, interfaces, node, number_rules, tenants, trunks
+from sipward import addresses, backup, configuration, interfaces, node
 from sipward.backup import Backup, BackupError
 from sipward.hosts import parse_address
 from sipward.problems import show
-from sipward.records import Kind, Record, RecordError
+from sipward.records import Kind, RecordError
 from sipward.reload import Outcome
+from sipward.routes import parse
 from sipward.rules import Rules
 from sipward.settings import Settings, SettingsError
 from sipward.store import Store, Value, taken_by
 
 type Ask = Callable[[str, str, str], str]
 """Ask a person: a key, why its value does not fit, and what to offer instead."""
-type Parse = Callable[[str, str | bytes, Rules | None], Record]
 
 _WHERE = ("network.interface", "network.address")
 """Two ways of saying one thing."""
 _OF_THE_MACHINE = "state_dir"
 """Where a node keeps its files is each machine's own affair."""
 _SHOWN = 20
-_PARSE: Mapping[Kind, Parse] = {
-    Kind.TENANT: tenants.parse,
-    Kind.TRUNK: trunks.parse,
-    Kind.NUMBER: number_rules.parse,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +80,7 @@ def plan(saved: Backup, text: str, node_settings: Settings, store: Store, replac
         problems += _claimed(kind, fresh, here)
         found.values[kind].update(fresh)
     if problems:
-        raise BackupError(_listed(problems, "nothing was written", replace))
+        raise BackupError(_listed(problems))
     return found
 
 
@@ -113,7 +108,7 @@ def _merged(saved: Backup, path: Path, answers: Mapping[str, str], replace: bool
         there.pop(_OF_THE_MACHINE, None)
         misfits = _misfits(wanted)
         if not replace and (against := list(_differences(here, there, {*answers, *misfits}))):
-            raise BackupError(_listed(against, "nothing was written", replace))
+            raise BackupError(_listed(against))
         for key, value in there.items():
             if here.get(key) != value:
                 _set(document, key, value)
@@ -221,12 +216,12 @@ def _refusals(kind: Kind, values: Mapping[str, str], rules: Rules, warnings: lis
     """What this machine's settings refuse. What is bad in itself was not used before either, and comes along."""
     for name, raw in values.items():
         try:
-            _PARSE[kind](name, raw, None)
+            parse(kind, name, raw, None)
         except RecordError as error:
             warnings.append(f"{kind} {name} is not used: {'; '.join(str(error).splitlines())}")
             continue
         try:
-            _PARSE[kind](name, raw, rules)
+            parse(kind, name, raw, rules)
         except RecordError as error:
             yield f"{kind} {name}: {'; '.join(str(error).splitlines())}"
 
@@ -243,7 +238,7 @@ def _claimed(kind: Kind, values: Mapping[str, str], here: Mapping[str, Value]) -
 
 def _claims(kind: Kind, name: str, raw: Value | str) -> tuple[str, ...]:
     try:
-        return _PARSE[kind](name, raw, None).claims if isinstance(raw, str | bytes) else ()
+        return parse(kind, name, raw, None).claims if isinstance(raw, str | bytes) else ()
     except RecordError:
         return ()
 
@@ -258,9 +253,10 @@ def _is_same(here: Value | None, raw: str) -> bool:
         return False
 
 
-def _listed(lines: list[str], what: str, replace: bool) -> str:
+def _listed(lines: list[str]) -> str:
     shown = lines[:_SHOWN]
     if more := len(lines) - len(shown):
         shown.append(f"and {more} more")
-    hint = "" if replace else "; --replace takes the backup's word for what is here with another value"
-    return "\n".join([f"{what}{hint}:", *shown])
+    return "\n".join(
+        ["nothing was written; --replace takes the backup's word for what is here with another one:", *shown]
+    )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lab.addresses import INTERNET, LOCAL, NODE, SERVICE, SITE
+from lab.addresses import INTERNET, LOCAL, NODE, SECOND_NODE_ADDRESS, SERVICE, SITE
 from lab.agent import Agent
 from lab.calls import expect_audio
 from lab.eventually import eventually
@@ -276,7 +276,16 @@ def test_an_address_that_moves_is_said_to_cost_running_calls_their_audio(own_lab
         assert done(node, "get-configuration")["addresses"] == {"address": "203.0.113.11"}
 
 
-def test_behind_a_router_the_site_is_shown_and_configured_in_both_families_words(own_lab: Lab) -> None:
+def test_a_node_may_be_given_an_ipv6_address(own_lab: Lab) -> None:
+    address = INTERNET.host(SECOND_NODE_ADDRESS)[1]
+    with Node(own_lab) as node:
+        done(node, "configure-module", {"fqdn": "edge.example.net", "addresses": {"address": address}})
+        target = f"[{address}]:5060"
+        sipp(own_lab.phone("bob"), "options-200", ipv6=True, to=target, keys={"target": f"sip:{target}"})
+        assert done(node, "get-configuration")["addresses"] == {"address": address}
+
+
+def test_behind_a_router_the_network_of_the_node_is_shown_as_local(own_lab: Lab) -> None:
     site, outside = SITE.host(NODE)[0], INTERNET.host(NODE)[0]
     with Node(own_lab, "nat") as node:
         assert done(node, "get-configuration") == {

@@ -74,7 +74,6 @@ def test_a_phone_that_registered_at_the_old_machine_is_called_at_the_new_one(
     registered.stop()
 
     new = Node(own_lab)
-    new.directory.mkdir()
     answer = new.sipward("restore", str(file), "--set", f"state_dir={new.state_dir}")
     assert answer.code == 0, answer
     print(f"\nrestore, node not running: {answer.output.strip()}")
@@ -98,7 +97,6 @@ def test_a_phone_that_registered_at_the_old_machine_is_called_at_the_new_one(
 
 def test_a_machine_that_is_another_one_is_asked_and_nothing_is_written_before(own_lab: Lab, file: Path) -> None:
     new = Node(own_lab, "nat")
-    new.directory.mkdir()
     asked = new.sipward("restore", str(file), "--set", f"state_dir={new.state_dir}")
     assert asked.code == 2, asked
     missing = ", ".join(INTERNET.host(NODE))
@@ -122,7 +120,6 @@ def test_a_machine_that_is_another_one_is_asked_and_nothing_is_written_before(ow
 
 def test_at_a_terminal_a_person_is_asked(own_lab: Lab, file: Path) -> None:
     new = Node(own_lab, "nat")
-    new.directory.mkdir()
     site = SITE.host(NODE)[0]
     here, there = os.openpty()
     words = ["restore", str(file), "--set", f"state_dir={new.state_dir}", "--config", str(new.config)]

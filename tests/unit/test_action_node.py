@@ -9,7 +9,7 @@ from sipward import action_node, interfaces, settings
 from sipward.action_inputs import ConfigureModule, InputError, validated
 
 TEXT = """\
-fqdn = "sip.example.org"
+fqdn = "SIP.Example.org."
 state_dir = "{state}"
 
 [network]
