@@ -169,6 +169,26 @@ def test_a_trunk_is_added_replaced_shown_and_removed(node: Node, pbx: Machine, p
     assert done(node, "list-trunks") == []
 
 
+def test_a_carriers_call_to_a_number_of_a_trunk_that_was_added_reaches_its_pbx_until_it_is_removed(
+    node: Node, lab: Lab, pbx_on_node: Machine
+) -> None:
+    carrier = lab.carrier()
+    node.redis("SET", "sipward:trunk:carrier", json.dumps({"addresses": [carrier.address], "tenants": ["*"]}))
+    done(node, "add-trunk", {"rule": "0721405XX", "destination": addressed(pbx_on_node)})
+    eventually(lambda: node.live("%carrier") and node.live("#0721405XX"))
+    target = "sip:072140512@203.0.113.10"
+    callee = sipp(pbx_on_node, "call-answered", "uas")
+    sipp(carrier, "call-answered", keys={"target": target}, talk=1.1)
+    callee.wait()
+    expect_audio(carrier, pbx_on_node)
+    done(node, "remove-trunk", {"rule": "0721405XX"})
+    eventually(lambda: not node.live("#0721405XX"))
+    with Asker(carrier) as asker:
+        assert asker.status(target) == 404
+    node.redis("DEL", "sipward:trunk:carrier")
+    eventually(lambda: not node.live("%carrier"))
+
+
 def number_leads_to(node: Node, dialled: str) -> Endpoint | None:
     """Where the running node's table has the calls to a number go first."""
 
