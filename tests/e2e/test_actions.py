@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lab.addresses import INTERNET, LOCAL, NODE, SECOND_NODE_ADDRESS, SERVICE, SITE
-from lab.agent import Agent
+from lab.agent import Agent, answered_call
 from lab.calls import expect_audio
 from lab.eventually import eventually
 from lab.network import Lab, Machine
@@ -216,36 +216,38 @@ def test_the_interfaces_are_those_of_the_machine(node: Node) -> None:
     assert {address["family"] for one in only6["data"] for address in one["addresses"]} == {"inet6"}
 
 
+@pytest.mark.parametrize("hangs_up", ["phone", "instance"])
 def test_a_call_that_is_up_goes_on_while_the_node_takes_other_local_networks(
-    node: Node, lab: Lab, bob: Machine, pbx: Machine
+    hangs_up: str, node: Node, phone: Agent, instance: Agent
 ) -> None:
     before = node.config.read_text()
-    done(node, "add-route", {"domain": "up.example", "address": [addressed(pbx)]})
+    done(node, "add-route", {"domain": "up.example", "address": [addressed(instance.machine)]})
     eventually(lambda: node.live("up.example"))
-    pids = {name: pid for pid, name in node.processes().items()}
-    callee = sipp(pbx, "call-answered", "uas", timeout=60)
-    caller = sipp(bob, "call-answered", keys={"domain": "up.example"}, talk=6.0, timeout=60, background=True)
-    lab.wire.wait_for(lambda m: (m.method, m.machine) == ("ACK", pbx.name), what="a call is up")
-    answer = act(
-        node,
-        "configure-module",
-        {
-            "fqdn": "edge.example.net",
-            "addresses": {"address": INTERNET.host(NODE)[0]},
-            "local_networks": ["192.168.10.0/24", "192.168.77.0/24"],
-        },
-    )
+    ours, theirs = answered_call(phone, instance, "sip:200@up.example", domain="up.example")
+    media, pids = node.media_calls(), {name: pid for pid, name in node.processes().items()}
+    assert len(media) == 1
+    wanted = {
+        "fqdn": "edge.example.net",
+        "addresses": {"address": INTERNET.host(NODE)[0]},
+        "local_networks": ["192.168.10.0/24", "192.168.77.0/24"],
+    }
+    answer = act(node, "configure-module", wanted)
     assert answer.code == 0, answer
     assert "started again: kamailio" in answer.errors
     assert node.ready, "the action comes back when calls are routed again"
-    assert caller.running
     now = {name: pid for pid, name in node.processes().items()}
     assert now["kamailio"] != pids["kamailio"]
     assert (now["rtpengine"], now["redis-server"]) == (pids["rtpengine"], pids["redis-server"])
+    assert node.media_calls() == media, "its audio goes on"
     assert "192.168.77.0/24" in (node.state_dir / "run" / "edge.json").read_text()
-    caller.wait()
-    callee.wait()
-    expect_audio(bob, pbx)
+    for talk, peer in ((ours, instance), (theirs, phone)):
+        talk.send("INFO")
+        peer.reply(peer.expect("INFO"), 200)
+        talk.agent.expect(200)
+    if hangs_up == "phone":
+        ours.hang_up(instance)
+    else:
+        theirs.hang_up(phone)
     assert node.media_calls() == [], "the BYE has ended the media"
     done(node, "remove-route", {"domain": "up.example"})
     node.config.write_text(before)
