@@ -15,10 +15,12 @@ def mod_init() -> Callbacks:
 
     def follow_redis() -> None:
         # pydantic, redis-py and dnspython stay out of the workers.
-        from sipward import lookup, render, rules, sync  # noqa: PLC0415
+        from sipward import lookup, prober, render, rules, sync  # noqa: PLC0415
 
         settings, addresses = render.read(run)
+        table = kamailio.Table()
+        asking = prober.Prober(table, kamailio.log, addresses.service, settings.health)
         look_up = lookup.Dns(settings.dns.servers, addresses.own)
-        sync.run(kamailio.Table(), settings, rules.Rules.of(settings, addresses), look_up)
+        sync.run(table, settings, rules.Rules.of(settings, addresses), look_up, asking)
 
     return Callbacks(kamailio, Flow(kamailio, node), follow_redis)

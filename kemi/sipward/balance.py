@@ -1,4 +1,7 @@
-"""Which of a tenant's instances, and in which order: priority first, weighted rendezvous hashing within it."""
+"""Which of a tenant's instances, and in which order: priority first, weighted rendezvous hashing within it.
+
+With the policy `balance` priorities do not count: all instances share the users by weight.
+"""
 
 from _blake2 import blake2b
 from math import log
@@ -15,10 +18,16 @@ def ordered(tenant: Tenant, user: str) -> tuple[Endpoint, ...]:
     The same user gets the same order while the instances stay the same; adding or losing one moves only its share
     (weighted rendezvous hashing, Thaler and Ravishankar 1998; Schindelhauer and Schomaker 2005 for the weights).
     """
-    instances = [instance for instance in tenant.instances if not instance.drain]
+    instances = serving(tenant)
     if len(instances) > 1:
-        instances.sort(key=lambda instance: (instance.priority, -_score(instance, tenant.name, user)))
+        by_priority = tenant.policy != "balance"
+        instances.sort(key=lambda instance: (by_priority and instance.priority, -_score(instance, tenant.name, user)))
     return tuple(instance.endpoint for instance in instances)
+
+
+def serving(tenant: Tenant) -> list[Instance]:
+    """The instances that take new calls and registrations while they are well."""
+    return [instance for instance in tenant.instances if not instance.drain]
 
 
 def _score(instance: Instance, tenant: str, user: str) -> float:

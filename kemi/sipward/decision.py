@@ -78,6 +78,11 @@ class Answer(NamedTuple):
     why: str
     retry_after: int = 0
 
+    @property
+    def headers(self) -> str:
+        """The header lines that belong to it."""
+        return f"Retry-After: {self.retry_after}\r\n" if self.retry_after else ""
+
 
 type Decision = Relay | Answer
 
@@ -91,6 +96,7 @@ NOT_SERVED = Answer(404, "Not Found", "not-served")
 """Whose number, domain or Contact it is, the trunk does not serve."""
 NO_DIALOG = Answer(481, "Call/Transaction Does Not Exist", "unknown-dialog")
 NO_INSTANCE = Answer(503, "Service Unavailable", "no-instance", retry_after=10)
+ALL_DOWN = Answer(503, "Service Unavailable", "all-down", retry_after=10)
 NO_TENANT = Answer(503, "Service Unavailable", "no-tenant", retry_after=10)
 """A number's tenant is not there."""
 NO_TARGET = Answer(503, "Service Unavailable", "no-target", retry_after=10)

@@ -14,6 +14,7 @@ from sipward.anchor import Anchor, name
 from sipward.concealment import Concealment
 from sipward.decision import NO_DIALOG, Answer, Decision, Relay, Request
 from sipward.edge import Edge
+from sipward.failover import Failover
 from sipward.limits import Limiter
 from sipward.live import Live
 from sipward.model import Endpoint, Side, Socket
@@ -29,9 +30,6 @@ DONE = 1
 DIALOG_FORMING = frozenset({"INVITE", "SUBSCRIBE", "REFER", "NOTIFY"})
 """Methods whose requests establish a dialog (RFC 3261, 6665, 3515), and so need our Record-Route."""
 
-ANSWERED_AT_ONCE = frozenset({"INVITE", "REGISTER", "OPTIONS", "SUBSCRIBE", "PUBLISH"})
-"""What an instance itself answers at once (an INVITE with 100). Others it may pass on to a phone, and wait for it."""
-
 INTRODUCED = frozenset({"INVITE", "REGISTER"})
 """Methods by which a PBX learns who somebody is."""
 
@@ -40,9 +38,6 @@ TIMER_F = 32_000
 
 ENDED = frozenset({408, 481})
 """Refusals of a BYE after which there is no dialog either (RFC 3261, 12.2.1.2, 15.1.1)."""
-
-TRY_NEXT = frozenset({500, 502, 503, 504})
-"""Answers that speak of the instance, not of the call."""
 
 BAD_CALL_ID = Answer(400, "Bad Call-ID", "malformed")
 FOREIGN_SCHEME = Answer(416, "Unsupported URI Scheme", "foreign-scheme")
@@ -79,6 +74,7 @@ class Flow:
         self._routes = RouteSet(sip, edge, self._conceal)
         self._anchor = Anchor(sip, edge, self._log)
         self._limiter = Limiter(sip)
+        self._failover = Failover(sip, edge, self._sealer, self._live, self._log)
 
     # --- requests ------------------------------------------------------------------------------------------------
 
@@ -206,19 +202,22 @@ class Flow:
 
     def _send(self, request: Request, relay: Relay) -> None:
         """Send the changed request statefully."""
-        starts = not request.in_dialog
+        starts, more = not request.in_dialog, len(relay.targets) > 1
         self._sip.watch(failures=starts or request.method == "BYE")
-        if self._sip.relay(self._patience(request.method, relay.to, len(relay.targets) > 1) if starts else 0):
+        fails_over = starts and (relay.to is Side.SERVICE or more)
+        if fails_over:
+            self._sip.keep_unsent()
+        if self._sip.relay(self._failover.patience(request.method, relay.to, more) if starts else 0):
+            return
+        passage = Passage.recall(self._sip) if fails_over else None
+        if passage and self._failover.go_on(passage, "unreachable"):
             return
         # It could not even be sent: the phone's connection is gone, or the instance refuses ours.
         if request.method == "BYE" or (starts and request.method == "INVITE"):
             self._end(name(request, relay))
-        self._answer(UNREACHABLE if relay.to is Side.SERVICE else FLOW_FAILED, relay.dialog.tenant)
-
-    def _patience(self, method: str, to: Side, more: bool) -> int:
-        """Milliseconds after which a silent target is given up; 0 for RFC 3261's. A carrier's, if there are more."""
-        at_once = method in ANSWERED_AT_ONCE and (to is Side.SERVICE or more)
-        return self._edge.instance_timeout if at_once else 0
+        self._answer(
+            UNREACHABLE if relay.to is Side.SERVICE or relay.dialog.trunk else FLOW_FAILED, relay.dialog.tenant
+        )
 
     def _sealed(self, request: Request, relay: Relay) -> str:
         """The sealed text of both ends: in a dialog the one that came, which has been opened by now."""
@@ -260,8 +259,7 @@ class Flow:
             return
         if answer.code >= 300:
             self._log("refused", answer.why, tenant, code=str(answer.code))
-        headers = f"Retry-After: {answer.retry_after}\r\n" if answer.retry_after else ""
-        sip.answer(answer.code, answer.reason, headers)
+        sip.answer(answer.code, answer.reason, answer.headers)
 
     # --- replies and failures ------------------------------------------------------------------------------------
 
@@ -319,42 +317,16 @@ class Flow:
         if sip.is_cancelled():
             self._end_call(passage)
             return
-        broken = (passage.to is Side.SERVICE or passage.trunk) and (silent or status in TRY_NEXT)
-        while broken and passage.next:
-            passage, sent = self._try_next(passage, "silent" if silent else str(status))
-            if sent:
-                return
+        broken = self._failover.is_broken(passage, status, silent)
+        if broken and self._failover.go_on(passage, "silent" if silent else str(status)):
+            return
         self._end_call(passage)
-        if passage.to is Side.SERVICE and silent:
-            sip.count("instance-silent")
-            self._log("failed", "instance-silent", passage.tenant, code="503")
-            sip.answer_failure(503, "Service Unavailable", "Retry-After: 10\r\n")
+        if broken:
+            self._failover.give_up(passage, silent)
         elif 300 <= status < 400 and passage.redirect == "refuse":
             sip.count("redirect-refused")
             self._log("refused", "redirect-refused", passage.tenant, code="480")
             sip.answer_failure(480, "Temporarily Unavailable")
-
-    def _try_next(self, passage: Passage, why: str) -> tuple[Passage, bool]:
-        """Send the failed request to the next instance; what is known of it then, and whether it was sent."""
-        sip, target = self._sip, passage.next[0]
-        passage = passage.moved(self._shown_after_failover(passage, target))
-        socket = self._edge.socket_for(passage.to, target)
-        if socket is None:
-            return passage, False
-        sip.count("failover")
-        self._log("failover", why, passage.tenant, to=target.hostport)
-        passage.remember(sip)
-        sip.watch(failures=True)
-        sip.renew_uri()
-        sip.aim(target, self._edge.index_of(socket))
-        return passage, sip.relay(self._patience(sip.method(), passage.to, bool(passage.next)))
-
-    def _shown_after_failover(self, passage: Passage, target: Endpoint) -> str:
-        dialog = Dialog.open(self._sealer, passage.dialog, passage.call_id)
-        if dialog is None:
-            return passage.shown
-        moved = dialog._replace(inner=target) if passage.to is Side.SERVICE else dialog._replace(outer=target)
-        return moved.seal(self._sealer, passage.call_id)
 
     def _end_call(self, passage: Passage) -> None:
         if self._sip.method() == "INVITE":

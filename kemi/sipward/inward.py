@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from sipward.balance import ordered
 from sipward.decision import (
+    ALL_DOWN,
     NO_INSTANCE,
     NO_TENANT,
     NOT_FOUND,
@@ -130,6 +131,9 @@ class Inward:
     ) -> Relay | Answer:
         if not targets:
             return NO_INSTANCE
+        targets = tuple(target for target in targets if not self._live.is_down(target))
+        if not targets:
+            return ALL_DOWN
         dialog = Dialog(tenant.name, request.source, targets[0], late=not request.has_sdp, media=request.media)
         charged, asserts = charges(tenant, trunk), False
         if trunk:

@@ -6,6 +6,7 @@ from binascii import crc32
 import KSR
 from sipward import icmp
 from sipward.decision import Request
+from sipward.live import HEALTH, RESTING
 from sipward.model import Endpoint, Side, Socket
 from sipward.uri import Uri, parse, split_list
 
@@ -216,6 +217,11 @@ def relay(timeout: int = 0) -> bool:
     return KSR.tm.t_relay() > 0
 
 
+def keep_unsent() -> None:
+    """Let a request that cannot be sent be sent elsewhere, or answered by us: tm would end its transaction."""
+    KSR.tm.t_set_disable_internal_reply(1)
+
+
 def wait_longer(timeout: int) -> None:
     """Give whom the running reply came from so many milliseconds for its next one."""
     KSR.tm.t_set_fr(0, timeout)
@@ -350,6 +356,11 @@ def has_routes() -> bool:
     return state is not None and '"ready": true' in state
 
 
+def let_rest(target: Endpoint, why: str) -> None:
+    """Let a carrier's target be the last choice for half a minute, in all workers."""
+    KSR.htable.sht_sets(RESTING, str(target), why)
+
+
 def tally(what: str) -> int:
     """How often a thing has happened within these seconds, this time included."""
     return KSR.htable.sht_inc("rates", what)
@@ -386,6 +397,11 @@ def forgotten() -> str:
     return names or ""
 
 
+def mark_down(end: Endpoint, why: str) -> None:
+    """Leave an instance or target out for new calls, in all workers, until it has answered again."""
+    KSR.htable.sht_sets(HEALTH, str(end), why)
+
+
 def count(why: str) -> None:
     """Add one to a counter."""
     KSR.htable.sht_inc(_COUNTERS, why)
@@ -402,7 +418,12 @@ def log_error(text: str) -> None:
 
 
 class Table:
-    """Shared memory as the sync process writes it."""
+    """Shared memory as the sync process reads and writes it."""
+
+    def get(self, table: str, key: str) -> str | None:
+        """Read an entry; a number as its digits."""
+        entry: object = KSR.htable.sht_get(table, key)
+        return None if entry is None else str(entry)
 
     def set(self, table: str, key: str, value: str) -> None:
         """Write an entry."""

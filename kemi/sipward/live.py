@@ -12,8 +12,8 @@
 | `>sip.carrier.example` | `carrier other` | trunks by the host that a Request-URI to them has |
 
 A tenant or trunk is compact JSON. `state` holds what is known of the whole: `shapes` of the numbers and `prefixes` of
-the trunks' sources, so that a look-up tries only what there is. `health` has a key for each instance or target that is
-down.
+the trunks' sources, so that a look-up tries only what there is. `health` has a key for each instance that is down,
+`resting` one for each target of a trunk that has failed within the last half minute.
 """
 
 import json
@@ -40,8 +40,14 @@ SHAPES_KEY = "shapes"
 PREFIXES_KEY = "prefixes"
 """The key in STATE; its value is the prefix lengths of all sources, longest first: `128 32 24`."""
 
+HEALTH_KEY = "health"
+"""The key in STATE; its value is the JSON object that `health` publishes."""
+
 HEALTH = "health"
-"""The htable with the key `str(Endpoint)` for each instance or target that must not be called now."""
+"""The htable with the key `str(Endpoint)` for each instance that must not be called now."""
+
+RESTING = "resting"
+"""The htable with the key `str(Endpoint)` for each target of a trunk that has just failed. They expire."""
 
 
 class Found(NamedTuple):
@@ -96,8 +102,12 @@ class Live:
         return self._trunks(target_key(host))
 
     def is_down(self, end: Endpoint) -> bool:
-        """Whether an instance or target must not be called now."""
+        """Whether an instance must not be called now."""
         return self._get(HEALTH, str(end)) is not None
+
+    def is_resting(self, end: Endpoint) -> bool:
+        """Whether a trunk's target has just failed."""
+        return self._get(RESTING, str(end)) is not None
 
     def _trunks(self, key: str) -> tuple[Trunk, ...]:
         names = (self._get(TABLE, key) or "").split()

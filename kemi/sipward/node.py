@@ -123,6 +123,7 @@ def status(settings: Settings) -> dict[str, Any]:
         "rtpengine": _rtpengine_state(settings),
         "kamailio": kamailio,
         "routes": {"state": "ok" if routes.get("ready") else "down", "detail": "", **routes},
+        "instances": _instances_state(settings),
     }
     needed = ("rtpengine", "kamailio", "routes")
     ready = all(components[name]["state"] == "ok" for name in needed)
@@ -307,6 +308,19 @@ def _redis_state(routes: dict[str, Any], runs: bool) -> dict[str, str]:
     said = str(routes.get("redis", "down: not asked yet" if runs else "down: the node does not run"))
     state, _, detail = said.partition(":")
     return {"state": state, "detail": detail.strip()}
+
+
+def _instances_state(settings: Settings) -> dict[str, Any]:
+    """How many instances are watched and how many of them are down, with the names and reasons of the first few."""
+    said: dict[str, Any] = _ask(lambda: dict(json.loads(_state_entry(settings, live.HEALTH_KEY)))) or {}
+    if not said:
+        return {"state": "down", "detail": "not asked yet"}
+    watched, down, names = said["watched"], said["down"], said["names"]
+    if not down:
+        return {"state": "ok", "detail": f"{watched} watched, none down", **said}
+    first = ", ".join(f"{name} ({why})" for name, why in names.items())
+    more = ", ..." if down > len(names) else ""
+    return {"state": "degraded", "detail": f"{down} of {watched} down: {first}{more}", **said}
 
 
 def _counters(settings: Settings) -> dict[str, int]:

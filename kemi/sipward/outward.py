@@ -54,8 +54,10 @@ class Outward:
             return NO_TARGET
         first = trunk.targets[0]
         # What rtpengine has made of an offer names addresses of one family.
-        targets = tuple(target for target in trunk.targets if (":" in target.host) == (":" in first.host))
-        dialog = self._dialog(request, tenant.name, first, inner)
+        family = [target for target in trunk.targets if (":" in target.host) == (":" in first.host)]
+        # Nobody asks a carrier whether it is there: one that has failed is the last choice, but one it is.
+        targets = tuple(sorted(family, key=self._live.is_resting)) if len(family) > 1 else tuple(family)
+        dialog = self._dialog(request, tenant.name, targets[0], inner)
         dialog = dialog._replace(trunk=trunk.name, fixed=trunk.media == "fixed")
         side = self._edge.network_of(first.host)
         asserts, charged = tenant.identity == "pass", charges(tenant, trunk)

@@ -48,6 +48,7 @@ def edge(settings: Settings, addresses: Addresses) -> Edge:
         [settings.fqdn],
         [],
         round(settings.sip.instance_timeout * 1000),
+        settings.numbers.plan,
     )
 
 

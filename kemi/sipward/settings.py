@@ -115,6 +115,12 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
+def _interval(value: float) -> float:
+    if value != 0 and not 1 <= value <= 3600:
+        raise refuse("must be 0 (none) or 1.0 to 3600.0")
+    return value
+
+
 def _no_certificate(value: bool) -> bool:
     if value:
         raise refuse("is not available in this version: TLS is not served yet, phones and carriers use UDP or TCP")
@@ -288,6 +294,17 @@ class DnsSettings(Section):
     """Name servers; empty: those of the machine."""
 
 
+class HealthSettings(Section):
+    """`[health]`: the OPTIONS that each instance is asked by."""
+
+    interval: Annotated[float, BeforeValidator(_no_bool), AfterValidator(_interval)] = 30.0
+    """Seconds between two to one instance. 0: only instances that calls have found silent or broken are asked."""
+    timeout: Annotated[float, BeforeValidator(_no_bool), AfterValidator(within(0.2, 30.0))] = 2.0
+    """Seconds that an answer may take."""
+    threshold: Annotated[int, BeforeValidator(_no_bool), AfterValidator(within(1, 10))] = 2
+    """How many in a row must be missed until calls leave the instance out."""
+
+
 class Settings(BaseSettings):
     """Everything a node is told. Frozen; make one with `load`."""
 
@@ -313,6 +330,7 @@ class Settings(BaseSettings):
     sip: SipSettings = SipSettings()
     numbers: NumbersSettings = NumbersSettings()
     dns: DnsSettings = DnsSettings()
+    health: HealthSettings = HealthSettings()
 
     @property
     def redis_url(self) -> str:

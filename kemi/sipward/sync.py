@@ -18,6 +18,7 @@ from typing import Protocol
 
 from sipward import live, snapshot, trunks
 from sipward.entries import Change, Remove, Set
+from sipward.prober import Prober
 from sipward.records import Kind
 from sipward.resolver import LookUp, Resolver
 from sipward.routes import Routes
@@ -44,9 +45,12 @@ class Table(Protocol):
 class Sync:
     """The table that runs, its copy on disk and its copy in shared memory."""
 
-    def __init__(self, table: Table, settings: Settings, rules: Rules, look_up: LookUp) -> None:
+    def __init__(
+        self, table: Table, settings: Settings, rules: Rules, look_up: LookUp, prober: Prober | None = None
+    ) -> None:
         """Do nothing yet."""
         self._table = table
+        self._prober = prober
         self._settings = settings
         self._resolver = Resolver(look_up, settings.answers_file, lambda end: trunks.refusal(end, rules))
         self._routes = Routes(rules, self._resolver.ends)
@@ -151,8 +155,15 @@ class Sync:
         match change:
             case Set(key, entry, table):
                 self._table.set(table, key, entry)
+                self._watch(key, entry)
             case Remove(key, table):
                 self._table.remove(table, key)
+                self._watch(key)
+
+    def _watch(self, key: str, entry: str = "") -> None:
+        """Tell the prober whose instances are where."""
+        if self._prober and key.startswith("@"):
+            self._prober.watch(key, (i.endpoint for i in live.decode(entry).instances) if entry else ())
 
     def _keep(self) -> None:
         """Have what has changed written to disk, now or with a later event; not a table that is still being loaded."""
@@ -212,13 +223,22 @@ class Sync:
 
 
 def run(
-    table: Table, settings: Settings, rules: Rules, look_up: LookUp, stop: Callable[[], bool] = lambda: False
+    table: Table,
+    settings: Settings,
+    rules: Rules,
+    look_up: LookUp,
+    prober: Prober | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Keep the live table in step until `stop` says so. Raises nothing."""
-    sync = Sync(table, settings, rules, look_up)
+    """Keep the live table in step, and the prober at work, until `stop` says so. Raises nothing."""
+    sync = Sync(table, settings, rules, look_up, prober)
+    if prober:
+        prober.start()
     _guarded(sync, sync.start)
     while not stop():
         _guarded(sync, lambda: sync.follow(stop))
+    if prober:
+        prober.stop()
     _guarded(sync, sync.close)
 
 

@@ -115,6 +115,8 @@ def tenant(node: Node) -> Iterator[Callable[..., Tenant]]:
     yield make
     for old in made:
         node.route_remove(old.name)
+    # The instances are others' in the next test, and well.
+    node.forget_health()
 
 
 @pytest.fixture

@@ -732,18 +732,6 @@ def test_an_answer_that_speaks_of_the_call_is_passed(
     phone.expect_silence(0.1)
 
 
-def test_when_all_are_broken_the_last_word_is_passed(
-    phone: Agent, instance: Agent, second: Agent, pair: Tenant
-) -> None:
-    phone.begin("INVITE", f"sip:200@{pair.domain}", body=phone.sdp())
-    for agent in (instance, second):
-        agent.reply(agent.expect("INVITE"), 503, tag="i", headers=["Retry-After: 7"])
-        agent.expect("ACK")
-    # A 503 of an instance says nothing about the node (RFC 3261, 16.7, 6).
-    phone.acknowledge(phone.expect(500))
-    phone.expect_silence(0.2)
-
-
 def test_a_draining_instance_keeps_its_calls_and_gets_no_new_ones(
     node: Node, phone: Agent, instance: Agent, second: Agent, pair: Tenant
 ) -> None:

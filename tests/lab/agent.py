@@ -16,6 +16,8 @@ from lab.sipp import Transport
 
 _numbers = itertools.count(1)
 _BRANCH = "z9hG4bK"
+_PROBE = "<sip:health@"
+"""In the From of the node's own OPTIONS to an instance."""
 _ROUTE = re.compile(r"<[^>]+>[^,<]*")
 
 
@@ -39,6 +41,7 @@ class Agent:
         self.host = machine.address6 if ipv6 else machine.address
         self.node = to or Address(machine.lab.edge(machine, ipv6=ipv6), 5060)
         self._early: list[Message] = []
+        self._probes: list[Message] = []
         self._seen: set[str] = set()
         self._buffer = bytearray()
         self._connected = False
@@ -121,6 +124,12 @@ class Agent:
         contact: str = "", routes: Sequence[str] | None = None,
     ) -> None:  # fmt: skip
         """Answer a request. `contact` is a whole Contact value; `routes` replace the Record-Route it came with."""
+        self.send(self._answer(request, status, tag, headers, body, contact, routes))
+
+    def _answer(
+        self, request: Message, status: int, tag: str, headers: Sequence[str], body: str, contact: str,
+        routes: Sequence[str] | None,
+    ) -> str:  # fmt: skip
         lines = [f"SIP/2.0 {status} Whatever", *(f"Via: {v}" for v in request.headers("Via"))]
         kept = request.headers("Record-Route") if routes is None else routes
         lines += [f"Record-Route: {value}" for value in kept]
@@ -132,7 +141,18 @@ class Agent:
         lines += headers
         if body:
             lines.append("Content-Type: application/sdp")
-        self.send("\r\n".join([*lines, f"Content-Length: {len(body)}"]) + "\r\n\r\n" + body)
+        return "\r\n".join([*lines, f"Content-Length: {len(body)}"]) + "\r\n\r\n" + body
+
+    def answer_probe(self, status: int = 200, timeout: float = 5.0) -> None:
+        """Answer the node's last OPTIONS that asks whether we are there. They pass unseen by all other words."""
+        deadline = time.monotonic() + timeout
+        while (message := self._datagram(0.001)) or not self._probes:
+            if message:
+                self._early.append(message)
+            assert time.monotonic() < deadline, f"{self.machine.name} was not asked"
+        probe = self._probes[-1]
+        self._probes.clear()
+        self.socket.sendto(self._answer(probe, status, "h", (), "", "", None).encode(), tuple(probe.source))
 
     def acknowledge(self, refusal: Message) -> None:
         """ACK a refused INVITE: in its transaction, so with its branch (RFC 3261, 17.1.1.3)."""
@@ -196,10 +216,12 @@ class Agent:
     def _hear(self, timeout: float) -> Message:
         deadline = time.monotonic() + timeout
         while True:
-            self.socket.settimeout(max(0.001, deadline - time.monotonic()))
+            left = max(0.001, deadline - time.monotonic())
             if self.transport == "udp":
-                data, source = self.socket.recvfrom(65536)
-                return self._message(data, Address(*source[:2]))
+                if message := self._datagram(left):
+                    return message
+                raise TimeoutError
+            self.socket.settimeout(left)
             data = self.socket.recv(65536)
             if not data:
                 raise ConnectionResetError("the node has closed the connection")
@@ -207,6 +229,20 @@ class Agent:
             self._early += [self._message(text, self.node) for text in cut(self._buffer)]
             if self._early:
                 return self._early.pop(0)
+
+    def _datagram(self, timeout: float) -> Message | None:
+        """The next datagram that is no probe; those are set aside."""
+        deadline = time.monotonic() + timeout
+        while True:
+            self.socket.settimeout(max(0.001, deadline - time.monotonic()))
+            try:
+                data, source = self.socket.recvfrom(65536)
+            except TimeoutError:
+                return None
+            message = self._message(data, Address(*source[:2]))
+            if _PROBE not in message.header("From"):
+                return message
+            self._probes.append(message)
 
     def _message(self, data: bytes, source: Address) -> Message:
         here = Address(self.host, self.port)

@@ -204,6 +204,15 @@ class Node:
         self.redis("DEL", f"sipward:tenant:{name}")
         self.wait_live(lambda: not any(map(self.live, _domains(json.loads(text)))), name)
 
+    def down(self) -> dict[str, str]:
+        """Instances that calls leave out now, and why."""
+        slots = self.rpc("htable.dump", "health") or []
+        return {item["name"]: str(item["value"]) for slot in slots for item in slot["slot"]}
+
+    def forget_health(self) -> None:
+        """Take every instance for well, whatever was found."""
+        self.rpc("htable.flush", "health")
+
     def live(self, key: str) -> str:
         """What the live table says at a key; empty for nothing."""
         try:
@@ -244,6 +253,8 @@ class Node:
                 "local_networks": [f"{LOCAL.v4}0/24"],
             },
             "rtp": {"ports": "20000-20999"},
+            # A scenario knows what it will hear. A test of the OPTIONS to instances says how often they come.
+            "health": {"interval": 0},
         }
 
 

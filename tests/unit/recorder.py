@@ -8,7 +8,7 @@ from zlib import crc32
 
 from sipward.decision import Request
 from sipward.edge import Edge
-from sipward.live import TABLE, encode
+from sipward.live import HEALTH, TABLE, encode
 from sipward.model import Endpoint, Instance, Side, Socket, Tenant
 from sipward.uri import Uri, parse, split_list
 
@@ -259,6 +259,12 @@ class Recorder:
     def relay(self, timeout: int = 0) -> bool:
         self.verbs.append(("relay", timeout))
         return self.sendable
+
+    def keep_unsent(self) -> None:
+        self.verbs.append(("keep_unsent",))
+
+    def mark_down(self, end: Endpoint, why: str) -> None:
+        self.memory[HEALTH, str(end)] = why
 
     def wait_longer(self, timeout: int) -> None:
         self.verbs.append(("wait_longer", timeout))

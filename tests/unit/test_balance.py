@@ -17,11 +17,12 @@ def first(tenant: Tenant) -> dict[str, Endpoint]:
     return {user: ordered(tenant, user)[0] for user in USERS}
 
 
-def test_weights_share_the_users_within_three_percent() -> None:
-    shares = Counter(first(THREE).values())
-    assert {end: round(shares[end] / len(USERS), 3) for end in (A, B, C)} == pytest.approx(
-        {A: 0.25, B: 0.5, C: 0.25}, abs=0.03
-    )
+@pytest.mark.parametrize("name", ["acme", "globex", "initech", "#+39072140XX", "a", "z" * 64])
+@pytest.mark.parametrize("policy", ["failover", "balance"])
+def test_each_share_of_ten_thousand_users_is_within_three_percent_of_its_due(name: str, policy: str) -> None:
+    shares = Counter(first(THREE._replace(name=name, policy=policy)).values())
+    due = {A: 2500, B: 5000, C: 2500}
+    assert {end: shares[end] for end in due} == {end: pytest.approx(users, abs=300) for end, users in due.items()}
 
 
 def test_a_lost_instance_moves_its_own_users_only_and_by_weight() -> None:
@@ -50,6 +51,12 @@ def test_the_order_in_which_instances_are_written_does_not_matter() -> None:
 def test_a_lower_priority_comes_first_whatever_its_weight() -> None:
     tenant = Tenant("acme", (Instance(A, weight=1000, priority=2), Instance(B, priority=1), Instance(C, priority=1)))
     assert all(ordered(tenant, user)[-1] == A for user in USERS[:500])
+
+
+def test_to_balance_is_to_look_at_weights_alone() -> None:
+    layered = tuple(i._replace(priority=n) for n, i in enumerate(THREE.instances, 1))
+    balanced = THREE._replace(instances=layered, policy="balance")
+    assert all(ordered(balanced, user) == ordered(THREE, user) for user in USERS[:500])
 
 
 def test_a_draining_instance_gets_nobody() -> None:

@@ -101,7 +101,7 @@ def test_an_older_kamailio_is_refused_with_the_reason(fake: Fake) -> None:
 def test_a_step_is_done_once_for_what_goes_into_it(call: Call) -> None:
     done = call('for key in a a b b a; do do_step brew "$key" Brewing echo "$key"; done')
     assert done.stdout.split() == ["a", "b", "a"]
-    assert done.stderr.count("sipward: Brewing ... 0 s\n") == 3
+    assert len(re.findall(r"sipward: Brewing \.\.\. \d+ s\n", done.stderr)) == 3
 
 
 def test_a_step_that_failed_shows_the_end_of_the_log_and_is_done_again(
@@ -151,7 +151,7 @@ def test_a_signal_reaches_the_command_and_its_exit_code_comes_back(sent: signal.
     assert launched.stdout is not None
     assert launched.stdout.readline() == "ready\n"
     launched.send_signal(sent)
-    assert launched.communicate(timeout=10)[0] == "bye\n"
+    assert launched.communicate(timeout=60)[0] == "bye\n"
     assert launched.returncode == 7
 
 

@@ -51,6 +51,7 @@ def test_a_minimal_file_gets_the_documented_defaults(tmp_path: Path) -> None:
     assert found.redis_url == "unix:///var/lib/sipward/node/redis/redis.sock"
     assert (found.sip.workers, found.sip.instance_timeout) == (4, 2.0)
     assert (found.numbers.plan, found.dns.servers) == (Plan("", "00", ""), ())
+    assert (found.health.interval, found.health.timeout, found.health.threshold) == (30.0, 2.0, 2)
 
 
 @pytest.mark.parametrize("written", ['"+39"', '"3 9"', '"123456789"', '"٣"', '"x"', "39", "true"])
@@ -200,6 +201,13 @@ OTHERS = [
     ("", "[sip]\ninstance_timeout = 0.1", "sip.instance_timeout = 0.1: must be 0.2 to 30.0"),
     ("", "[sip]\ninstance_timeout = nan", "must be 0.2 to 30.0"),
     ("", "[sip]\ninstance_timeout = true", "must be a number"),
+    ("", "[health]\ninterval = 0.5", "health.interval = 0.5: must be 0 (none) or 1.0 to 3600.0"),
+    ("", "[health]\ninterval = -1", "must be 0 (none) or 1.0 to 3600.0"),
+    ("", "[health]\ninterval = 3601", "must be 0 (none) or 1.0 to 3600.0"),
+    ("", "[health]\ninterval = nan", "must be 0 (none) or 1.0 to 3600.0"),
+    ("", "[health]\ntimeout = 31", "health.timeout = 31: must be 0.2 to 30.0"),
+    ("", "[health]\nthreshold = 0", "health.threshold = 0: must be 1 to 10"),
+    ("", "[health]\nthreshold = true", "must be a number"),
     ("", '[redis]\nurl = "http://h"', "redis.url: must be empty"),
     ("", '[redis]\nurl = "redis://"', "redis.url: must be empty"),
     ("", '[redis]\nurl = "redis://h:0"', "redis.url: must be empty"),
@@ -291,6 +299,9 @@ ENVIRONMENT = [
     ("SIPWARD_NUMBERS__INTERNATIONAL_PREFIX", "011", lambda s: s.numbers.plan, Plan("", "011", "")),
     ("SIPWARD_NUMBERS__NATIONAL_PREFIX", "0", lambda s: s.numbers.plan, Plan("", "00", "0")),
     ("SIPWARD_DNS__SERVERS", "192.0.2.53,::1", lambda s: s.dns.servers, addresses("192.0.2.53", "::1")),
+    ("SIPWARD_HEALTH__INTERVAL", "60", lambda s: s.health.interval, 60),
+    ("SIPWARD_HEALTH__TIMEOUT", "0.5", lambda s: s.health.timeout, 0.5),
+    ("SIPWARD_HEALTH__THRESHOLD", "3", lambda s: s.health.threshold, 3),
 ]
 
 
@@ -304,7 +315,7 @@ def test_the_environment_wins_over_the_file(tmp_path, monkeypatch, name, value, 
 
 def test_every_key_can_come_from_the_environment() -> None:
     tested = {name for name, *_ in ENVIRONMENT} | {"SIPWARD_NETWORK__INTERFACE"}
-    tables = {"network", "rtp", "redis", "sip", "numbers", "dns"}
+    tables = {"network", "rtp", "redis", "sip", "numbers", "dns", "health"}
     keys = {f"SIPWARD_{key}".upper() for key in Settings.model_fields.keys() - tables}
     for table in tables:
         fields = Settings.model_fields[table].annotation.model_fields  # type: ignore[union-attr]

@@ -119,7 +119,7 @@ def node(
 
     def run() -> None:
         try:
-            sync.run(memory, settings(directory, url), rules, look_up, stop.is_set)
+            sync.run(memory, settings(directory, url), rules, look_up, stop=stop.is_set)
         except BaseException as error:
             crashed.append(error)
 

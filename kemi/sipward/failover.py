@@ -1,0 +1,124 @@
+"""What happens to a request whose target is silent, broken or cannot be reached: the next one, or an answer of ours."""
+
+from collections.abc import Callable
+from types import ModuleType
+
+from sipward.balance import serving
+from sipward.decision import ALL_DOWN, Answer
+from sipward.edge import Edge
+from sipward.live import Live
+from sipward.model import Endpoint, Side
+from sipward.passage import Passage
+from sipward.seal import Sealer
+from sipward.tokens import Dialog
+
+ANSWERED_AT_ONCE = frozenset({"INVITE", "REGISTER", "OPTIONS", "SUBSCRIBE", "PUBLISH"})
+"""What an instance itself answers at once (an INVITE with 100). Others it may pass on to a phone, and wait for it."""
+
+BROKEN = frozenset({500, 502, 503, 504})
+"""Answers that speak of the target, not of the call."""
+
+INSTANCE_SILENT = Answer(503, "Service Unavailable", "instance-silent", retry_after=10)
+TRUNK_SILENT = Answer(503, "Service Unavailable", "trunk-silent", retry_after=10)
+
+Log = Callable[..., None]
+"""Writes a line: event, reason, tenant, and more by name."""
+
+
+class Failover:
+    """The second chances of one worker."""
+
+    def __init__(self, sip: ModuleType, edge: Edge, sealer: Sealer, live: Live, log: Log) -> None:
+        """`sip`: the verbs of `sipward.kamailio`."""
+        self._sip = sip
+        self._edge = edge
+        self._sealer = sealer
+        self._live = live
+        self._log = log
+
+    def patience(self, method: str, to: Side, more: bool) -> int:
+        """Milliseconds after which a silent target is given up; 0 for RFC 3261's. A carrier's, if there are more."""
+        at_once = method in ANSWERED_AT_ONCE and (to is Side.SERVICE or more)
+        return self._edge.instance_timeout if at_once else 0
+
+    def is_broken(self, passage: Passage, status: int, silent: bool) -> bool:
+        """Whether a failed request is its target's fault: a phone has no other one to go to."""
+        return (passage.to is Side.SERVICE or bool(passage.trunk)) and (silent or status in BROKEN)
+
+    def go_on(self, passage: Passage, why: str) -> bool:
+        """Leave the target that has failed out, and send to the next that can be sent to; False when there is none."""
+        # Alone it would be left out for nothing: its 5xx is an answer, and the caller's.
+        if passage.next or not why.isdigit():
+            self._leave_out(passage, why)
+        passage = passage._replace(next=tuple(end for end in passage.next if not self._live.is_down(end)))
+        while passage.next:
+            passage, sent = self._try_next(passage, why)
+            if sent:
+                return True
+            why = "unreachable"
+            self._leave_out(passage, why)
+        return False
+
+    def give_up(self, passage: Passage, silent: bool) -> None:
+        """Answer for targets that have all failed, unless the only one's own words are the answer.
+
+        The last one's 503 would pass for the node's and become a 500 (RFC 3261, 16.7, 6).
+        """
+        if silent:
+            answer = INSTANCE_SILENT if passage.to is Side.SERVICE else TRUNK_SILENT
+        elif self._is_alone(passage):
+            return
+        else:
+            answer = ALL_DOWN
+        self._sip.count(answer.why)
+        self._log("failed", answer.why, passage.tenant, code=str(answer.code))
+        self._sip.answer_failure(answer.code, answer.reason, answer.headers)
+
+    def _leave_out(self, passage: Passage, why: str) -> None:
+        """Let no new call go to the passage's target: to an instance until it has answered again."""
+        dialog = Dialog.open(self._sealer, passage.shown, passage.call_id)
+        if dialog is None:
+            return
+        if passage.to is not Side.SERVICE:
+            self._sip.let_rest(dialog.outer, why)
+            self._log("target-rests", why, passage.tenant, to=str(dialog.outer), trunk=passage.trunk)
+        elif self._is_asked(passage.tenant, dialog.inner) and not self._live.is_down(dialog.inner):
+            self._sip.mark_down(dialog.inner, why)
+            self._sip.count("instance-down")
+            self._log("instance-down", why, passage.tenant, to=str(dialog.inner))
+
+    def _is_asked(self, tenant: str, end: Endpoint) -> bool:
+        """Whether the prober asks for an instance: one that is no tenant's any more would stay marked."""
+        now = self._live.named(tenant)
+        return now is not None and any(instance.endpoint == end for instance in now.instances)
+
+    def _is_alone(self, passage: Passage) -> bool:
+        """Whether there is but one target for new calls."""
+        if passage.to is not Side.SERVICE:
+            trunk = self._live.trunk(passage.trunk)
+            return trunk is None or len(trunk.targets) < 2
+        tenant = self._live.named(passage.tenant)
+        return tenant is None or len(serving(tenant)) < 2
+
+    def _try_next(self, passage: Passage, why: str) -> tuple[Passage, bool]:
+        """Send the failed request to the next target; what is known of it then, and whether it was sent."""
+        sip, target = self._sip, passage.next[0]
+        passage = passage.moved(self._shown(passage, target))
+        socket = self._edge.socket_for(passage.to, target)
+        if socket is None:
+            return passage, False
+        sip.count("failover")
+        self._log("failover", why, passage.tenant, to=target.hostport)
+        passage.remember(sip)
+        sip.watch(failures=True)
+        sip.renew_uri()
+        sip.aim(target, self._edge.index_of(socket))
+        return passage, sip.relay(self.patience(sip.method(), passage.to, bool(passage.next)))
+
+    def _shown(self, passage: Passage, target: Endpoint) -> str:
+        """The sealed text of a dialog whose target is another one than it began with."""
+        dialog = Dialog.open(self._sealer, passage.dialog, passage.call_id)
+        if dialog is None:
+            return passage.shown
+        moved = dialog._replace(inner=target) if passage.to is Side.SERVICE else dialog._replace(outer=target)
+        return moved.seal(self._sealer, passage.call_id)
