@@ -172,11 +172,12 @@ class Store:
         """Tell the nodes to take Redis as it is."""
         self._link.call("SET", ACCEPT, "", "EX", _ACCEPT_SECONDS)
 
-    def fill(self, kind: Kind, values: Mapping[str, str]) -> int:
-        """Write back the values that are missing; those that are there stay. Returns how many were missing."""
+    def fill(self, kind: Kind, values: Mapping[str, str], *, replace: bool = False) -> int:
+        """Write back the values that are missing; those that are there stay, unless `replace`. Returns how many."""
         written = 0
+        how = () if replace else ("NX",)
         for some in batched(values.items(), _BATCH, strict=False):
-            answers = self._link.call_all(("SET", _key(kind, name), value, "NX") for name, value in some)
+            answers = self._link.call_all(("SET", _key(kind, name), value, *how) for name, value in some)
             written += sum(answer is not None for answer in answers)
         return written
 

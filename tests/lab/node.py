@@ -64,7 +64,10 @@ class Node:
 
     def start(self, within: float = 120.0) -> Self:
         """Write the configuration, run `sipward up`, and come back when calls can be routed."""
-        self.configure()
+        return self.configure().begin(within)
+
+    def begin(self, within: float = 60.0) -> Self:
+        """Start by the configuration that is there."""
         self._process = self.machine.popen(self._command("up"), log=self._log("sipward"), env=_ENVIRONMENT)
         self.wait_ready(within)
         return self
@@ -149,11 +152,11 @@ class Node:
             rest = rest[int(size) :]
         return calls
 
-    def sipward(self, *arguments: str, timeout: float = 60.0) -> Answer:
-        """Run a command of the product on the node's machine, with the node's configuration."""
+    def sipward(self, *arguments: str, timeout: float = 60.0, stdin: str = "") -> Answer:
+        """Run a command of the product on the node's machine, with the node's configuration; never at a terminal."""
         argv = ["nsenter", f"--net=/run/netns/{self.machine.namespace}", "--", *self._command(*arguments)]
         env = self.lab.processes.with_own(_ENVIRONMENT)
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False, env=env)
+        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=timeout, check=False, env=env)
         return Answer(done.returncode, done.stdout, done.stderr)
 
     def log_tail(self, lines: int = 25) -> str:
