@@ -151,7 +151,10 @@ def test_a_signal_reaches_the_command_and_its_exit_code_comes_back(sent: signal.
     assert launched.stdout is not None
     assert launched.stdout.readline() == "ready\n"
     launched.send_signal(sent)
-    assert launched.communicate(timeout=60)[0] == "bye\n"
+    try:
+        assert launched.communicate(timeout=60)[0] == "bye\n"
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"the command goes on:\n{_run(['ps', '-eo', 'pid,ppid,stat,ignored,blocked,caught,args']).stdout}")
     assert launched.returncode == 7
 
 
