@@ -3,13 +3,12 @@
 Asks `ip` once, before anything starts; the answer is a frozen value that is handed to whoever needs it.
 """
 
-import json
-import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_interface
 from typing import Any
 
+from sipward import interfaces
 from sipward.hosts import Address, Network
 from sipward.settings import Settings, SettingsError, instead_of
 
@@ -96,11 +95,7 @@ type _Found = dict[str, list[Any]]
 
 def _interfaces() -> _Found:
     """Interface name -> its global addresses with their networks, in the kernel's order."""
-    try:
-        answer = subprocess.run(["ip", "-json", "addr"], capture_output=True, text=True, timeout=5, check=True)
-        return {link["ifname"]: _globals(link) for link in json.loads(answer.stdout) if "ifname" in link}
-    except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
-        raise SettingsError(f"cannot read this machine's addresses with `ip -json addr`: {error}") from None
+    return {link["ifname"]: _globals(link) for link in interfaces.links()}
 
 
 def _globals(link: dict[str, Any]) -> list[Any]:

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -16,18 +17,21 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from sipward import addresses, settings, snapshot
+from sipward.backup import BackupError
 from sipward.problems import show
 from sipward.records import Kind, RecordError, check_name
+from sipward.reload import ReloadError
 from sipward.routes import Routes
 from sipward.rules import Rules
 from sipward.settings import Settings, SettingsError
 from sipward.snapshot import SnapshotError
 from sipward.store import ConflictError, Store, StoreError, UnreachableError, Value, redis_cli
+from sipward.supervisor import StartError
 from sipward.tenants import TenantRecord, parse
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
-_BAD_INPUT = (SettingsError, RecordError, ConflictError)
-_NOT_DONE = (StoreError, SnapshotError)
+_BAD_INPUT = (SettingsError, RecordError, ConflictError, BackupError)
+_NOT_DONE = (StoreError, SnapshotError, ReloadError, StartError)
 
 
 class _Commands(TyperGroup):
@@ -60,10 +64,10 @@ DEFAULT = Path("/etc/sipward/sipward.toml")
 
 @app.command()
 def up(config: Config = DEFAULT) -> None:
-    """Run the node in the foreground until Ctrl-C or SIGTERM."""
+    """Run the node in the foreground until Ctrl-C or SIGTERM. SIGHUP has it take its configuration again."""
     from sipward import node  # noqa: PLC0415 - only this command needs the processes
 
-    raise typer.Exit(node.run(settings.load(config)))
+    raise typer.Exit(node.run(lambda: settings.load(config)))
 
 
 @app.command()
@@ -77,6 +81,69 @@ def status(config: Config = DEFAULT, as_json: AsJson = False) -> None:
     else:
         _print_status(found)
     raise typer.Exit(0 if found["ready"] else 1)
+
+
+@app.command("action")
+def action_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="add-route, get-route, ... as docs/nethvoice.md lists.")],
+    config: Config = DEFAULT,
+) -> None:
+    """Do what a PBX module of NethServer asks by name: JSON on standard input, JSON on standard output."""
+    from sipward import actions  # noqa: PLC0415 - as above
+
+    if name not in actions.ACTIONS:
+        _fail(f"there is no action {show(name)}: there are {', '.join(sorted(actions.ACTIONS))}", 2)
+    answer = actions.run(name, sys.stdin.read(), config, _store)
+    for note in answer.notes:
+        typer.echo(note, err=True)
+    if answer.output is not None:
+        typer.echo(json.dumps(answer.output))
+    raise typer.Exit(answer.code)
+
+
+@app.command("backup")
+def backup_command(
+    output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write it there.")] = None,
+    config: Config = DEFAULT,
+) -> None:
+    """Write the node into one file: configuration, keys, tenants, numbers and trunks. It holds secrets."""
+    from sipward import backup, configuration  # noqa: PLC0415 - as above
+
+    node = settings.load(config)
+    with _store(node) as store:
+        saved, left_out = backup.make(config, node, store)
+    if output is None:
+        typer.echo(saved.to_json(), nl=False)
+    else:
+        configuration.write(output, saved.to_json())
+    for what in left_out:
+        typer.echo(f"{what} is left out: its value in Redis is no text", err=True)
+
+
+@app.command("restore")
+def restore_command(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `sipward backup` wrote.")],
+    answers: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="network.address=192.0.2.1, for instance; may be repeated."),
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite what is here with another value.")] = False,
+    config: Config = DEFAULT,
+) -> None:
+    """Bring a backup onto this machine. What does not fit it is asked; without a terminal --set answers."""
+    from sipward import backup, node, restore  # noqa: PLC0415 - as above
+
+    saved = backup.read(file)
+    ask = _ask if sys.stdin.isatty() else None
+    text, found = restore.settle(saved, config, _answers(answers or []), ask, replace)
+    started = time.monotonic()
+    with node.redis_at_hand(found), _store(found) as store:
+        plan = restore.plan(saved, text, found, store, replace)
+        restore.carry_out(plan, config, store)
+    for warning in plan.warnings:
+        typer.echo(warning, err=True)
+    counts = ", ".join(f"{len(values)} of {len(saved.values[kind])} {kind}s" for kind, values in plan.values.items())
+    typer.echo(f"{counts} written in {time.monotonic() - started:.2f} s; what was here already was left alone")
 
 
 @app.command()
@@ -231,6 +298,19 @@ def _instance(text: str) -> dict[str, object]:
             )
         found[key] = _plain(value)
     return found
+
+
+def _answers(texts: list[str]) -> dict[str, str]:
+    """Read `--set KEY=VALUE`."""
+    for text in texts:
+        if not text.partition("=")[0] or "=" not in text:
+            raise SettingsError(f"--set {show(text)}: must be KEY=VALUE, such as network.address=192.0.2.1")
+    return {key: value for key, _, value in (text.partition("=") for text in texts)}
+
+
+def _ask(key: str, why: str, offer: str) -> str:
+    typer.echo(f"{key} = {why}")
+    return str(typer.prompt(key, default=offer or None))
 
 
 def _plain(value: str) -> object:

@@ -6,13 +6,21 @@ the peer has been back. rtpengine's module takes that for an rtpengine that is a
 
 import os
 from contextlib import suppress
-from socket import AF_INET, SO_ERROR, SO_TYPE, SOCK_DGRAM, SOL_SOCKET, fromfd
+from socket import SO_ERROR, SO_TYPE, SOCK_DGRAM, SOL_SOCKET, socket
 
 
 def forget_errors() -> None:
     """Take the errors off this process's connected UDP sockets."""
     for name in os.listdir("/proc/self/fd"):
-        # What is no socket, not connected or closed by now has none. A TCP connection's error is its owner's to see.
-        with suppress(OSError), fromfd(int(name), AF_INET, SOCK_DGRAM) as end:
-            if end.getsockopt(SOL_SOCKET, SO_TYPE) == SOCK_DGRAM and end.getpeername():
-                end.getsockopt(SOL_SOCKET, SO_ERROR)
+        with suppress(OSError):  # what is no socket, is not connected, or is closed by now has none
+            _forget_error(int(name))
+
+
+def _forget_error(descriptor: int) -> None:
+    end = socket(fileno=descriptor)
+    try:
+        # A TCP connection's error is its owner's to see.
+        if end.getsockopt(SOL_SOCKET, SO_TYPE) == SOCK_DGRAM and end.getpeername():
+            end.getsockopt(SOL_SOCKET, SO_ERROR)
+    finally:
+        end.detach()  # it was not ours to close

@@ -77,7 +77,7 @@ class Keeper:
 
         It stays when its loss is suspicious, and not `accepted`.
         """
-        vanished = self._lines.keys() - names
+        vanished = {name for name in self._lines if name not in names}
         before = self.withheld
         if accepted:
             self.withheld = set()

@@ -5,16 +5,17 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from socket import AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, SocketKind, socket
-from typing import Any
+from typing import Any, TextIO
 
-from sipward import live, render, rpc
+from sipward import live, reload, render, rpc
 from sipward.addresses import Addresses, resolve
-from sipward.hosts import Address, hostport
+from sipward.hosts import Address, hostport, parse_address
 from sipward.records import Kind, Record
 from sipward.settings import Settings, SettingsError
 from sipward.store import key, taken_by
@@ -26,22 +27,92 @@ PRIVATE_MEMORY = 16
 """MB of each Kamailio process."""
 
 
-def run(settings: Settings) -> int:
-    """Run the node in the foreground until SIGTERM or SIGINT. Returns the exit code."""
+def run(load: Callable[[], Settings]) -> int:
+    """Run the node in the foreground until SIGTERM or SIGINT. Returns the exit code.
+
+    `load` reads the configuration: at the start, and after each SIGHUP.
+    """
     # What the components write, logs and data too, is for this user only.
     os.umask(0o077)
+    # Until it is waited for: by default it would end this process.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    settings = load()
     addresses = resolve(settings)
     try:
-        _check_addresses(settings, addresses)
-        with _alone(settings):
-            _check_ports(settings, addresses)
+        check_addresses(settings, addresses)
+        with _alone(settings) as lock:
+            lock.write(str(os.getpid()))
+            lock.flush()
+            _check_ports(_ports(settings, addresses))
             render.write(settings, addresses)
             _remove_stale_sockets(settings)
-            Supervisor(_components(settings), _say).run()
+            running = _Running(load, settings, addresses)
+            Supervisor(_components(settings), _say, running.reload).run()
     except StartError as error:
         _say(str(error))
         return 1
     return 0
+
+
+class _Running:
+    """What a node runs by, and how it takes another configuration: whole, or not at all."""
+
+    def __init__(self, load: Callable[[], Settings], settings: Settings, addresses: Addresses) -> None:
+        self._load = load
+        self._settings = settings
+        self._addresses = addresses
+
+    def reload(self, supervisor: Supervisor) -> None:
+        """Take the configuration as it is now, say what came of it, and answer who asked."""
+        try:
+            outcome = reload.Outcome("", self._take(supervisor))
+            _say(f"took its configuration; started again: {', '.join(outcome.restarted) or 'nothing'}")
+        except (SettingsError, StartError, OSError) as error:
+            outcome = reload.Outcome(str(error), ())
+            _say(f"goes on with the configuration it had: {error}")
+        with suppress(OSError):
+            reload.answer(self._settings, outcome)
+
+    def _take(self, supervisor: Supervisor) -> tuple[str, ...]:
+        settings = self._load()
+        addresses = resolve(settings)
+        if settings.state_dir != self._settings.state_dir:
+            raise SettingsError(f"state_dir: this node runs in {self._settings.state_dir}: stop it before that changes")
+        check_addresses(settings, addresses)
+        _check_ports(_ports(settings, addresses), held=_ports(self._settings, self._addresses))
+        try:
+            render.write(settings, addresses)
+            restarted = supervisor.adopt(_components(settings))
+        except (StartError, OSError):
+            render.write(self._settings, self._addresses)
+            # What does not start now is started again later, as at any other time.
+            with suppress(StartError):
+                supervisor.adopt(_components(self._settings))
+            raise
+        self._settings, self._addresses = settings, addresses
+        return restarted
+
+
+@contextmanager
+def redis_at_hand(settings: Settings) -> Iterator[None]:
+    """Run the node's own Redis while the node itself does not. Raises StartError."""
+    if settings.redis.url or reload.running(settings):
+        yield
+        return
+    with _alone(settings):
+        render.write_redis(settings)
+        _remove_stale_sockets(settings)
+        with Supervisor([_redis(settings)], _say).held():
+            yield
+
+
+def has_address(text: str) -> bool:
+    """Whether an address is this machine's."""
+    try:
+        _try_to_bind(parse_address(text), 0, SOCK_DGRAM, "")
+    except SettingsError:
+        return False
+    return True
 
 
 def status(settings: Settings) -> dict[str, Any]:
@@ -91,30 +162,44 @@ def _taken(settings: Settings, record: Record) -> str:
 
 
 @contextmanager
-def _alone(settings: Settings) -> Iterator[None]:
+def _alone(settings: Settings) -> Iterator[TextIO]:
     """Keep a second node out of this `state_dir`: it would take the first one's sockets for stale ones."""
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (settings.state_dir / "lock").open("ab") as lock:
+    with reload.lock_file(settings).open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise StartError(f"a node already runs in {settings.state_dir} (state_dir)") from None
-        yield
+        lock.truncate(0)
+        yield lock
 
 
-def _check_addresses(settings: Settings, addresses: Addresses) -> None:
+def check_addresses(settings: Settings, addresses: Addresses) -> None:
     """See whether they are this machine's, before anything is written."""
     for address, name in _listening(settings, addresses):
         _try_to_bind(address, 0, SOCK_DGRAM, name)
 
 
-def _check_ports(settings: Settings, addresses: Addresses) -> None:
-    """Try what the components will listen on: their own words for what is in the way are many, and in their logs."""
+type _Ports = dict[tuple[Address, int, SocketKind], str]
+
+
+def _ports(settings: Settings, addresses: Addresses) -> _Ports:
+    """What the components listen on, each with the key that has named its address."""
     port, control = settings.network.sip_port, settings.rtp.control
+    found: _Ports = {}
     for address, name in _listening(settings, addresses):
-        _try_to_bind(address, port, SOCK_DGRAM, name)
-        _try_to_bind(address, port, SOCK_STREAM, name)
-    _try_to_bind(control.address, control.port, SOCK_DGRAM, "rtp.control")
+        found |= {(address, port, SOCK_DGRAM): name, (address, port, SOCK_STREAM): name}
+    return found | {(control.address, control.port, SOCK_DGRAM): "rtp.control"}
+
+
+def _check_ports(ports: _Ports, held: Collection[tuple[Address, int, SocketKind]] = ()) -> None:
+    """Try what the components will listen on: their own words for what is in the way are many, and in their logs.
+
+    `held`: what they listen on now.
+    """
+    for (address, port, kind), name in ports.items():
+        if (address, port, kind) not in held:
+            _try_to_bind(address, port, kind, name)
 
 
 def _listening(settings: Settings, addresses: Addresses) -> Iterator[tuple[Address, str]]:
@@ -141,7 +226,16 @@ def _try_to_bind(address: Address, port: int, kind: SocketKind, name: str) -> No
                     raise StartError(f"cannot listen on {transport} {hostport(address, port)}: {error}") from None
 
 
+_READS = {
+    "redis": ("run/redis.conf",),
+    "rtpengine": ("run/rtpengine.conf",),
+    "kamailio": ("run/kamailio.cfg", "run/edge.json", "run/settings.json", "run/addresses.json", "keys"),
+}
+"""What each component reads at its start, below `state_dir`."""
+
+
 def _components(settings: Settings) -> list[Component]:
+    """The components by what is rendered for them now."""
     run_dir, logs = render.run_dir(settings), settings.state_dir / "log"
     components = [
         Component(
@@ -171,14 +265,19 @@ def _components(settings: Settings) -> list[Component]:
         ),
     ]
     if not settings.redis.url:
-        redis = Component(
-            "redis",
-            [_program("redis-server"), str(run_dir / "redis.conf")],
-            logs / "redis.log",
-            settings.redis_socket.exists,
-        )
-        components.insert(0, redis)
+        components.insert(0, _redis(settings))
+    for component in components:
+        component.reads = "\n".join((settings.state_dir / name).read_text() for name in _READS[component.name])
     return components
+
+
+def _redis(settings: Settings) -> Component:
+    return Component(
+        "redis",
+        [_program("redis-server"), str(render.run_dir(settings) / "redis.conf")],
+        settings.state_dir / "log" / "redis.log",
+        settings.redis_socket.exists,
+    )
 
 
 def _program(name: str) -> str:

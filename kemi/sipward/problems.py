@@ -52,18 +52,24 @@ def _key(detail: ErrorDetails) -> str:
     return ".".join(part for part in (text, below) if part) or "value"
 
 
-def _line(key: str, detail: ErrorDetails, value: str | None) -> str:
+def reason(detail: ErrorDetails) -> str:
+    """What is wrong with one field."""
     match detail["type"]:
         case "extra_forbidden":
-            return f"{key}: unknown, no such field"
+            return "unknown, no such field"
         case "missing":
-            return f"{key}: missing, it must be given"
+            return "missing, it must be given"
         case "model_type" | "dict_type":
-            return f"{key}: must be a table of fields"
-        case _ if value is None or _is_container(detail["input"]):
-            return f"{key}: {_message(detail)}"
+            return "must be a table of fields"
         case _:
-            return f"{key} = {value}: {_message(detail)}"
+            return _message(detail)
+
+
+def _line(key: str, detail: ErrorDetails, value: str | None) -> str:
+    is_of_value = detail["type"] not in {"extra_forbidden", "missing", "model_type", "dict_type"}
+    if value is None or not is_of_value or _is_container(detail["input"]):
+        return f"{key}: {reason(detail)}"
+    return f"{key} = {value}: {reason(detail)}"
 
 
 def _message(detail: ErrorDetails) -> str:

@@ -60,9 +60,7 @@ def read(run: Path) -> tuple[Settings, Addresses]:
 
 def write(settings: Settings, addresses: Addresses) -> None:
     """Write everything the components read, under `state_dir`."""
-    run = run_dir(settings)
-    for directory in (settings.state_dir, run, settings.state_dir / "log", settings.state_dir / "redis"):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    run = _made(settings)
     node = edge(settings, addresses)
     _write(run / "edge.json", node.to_json())
     _write(run / "settings.json", settings.model_dump_json())
@@ -73,6 +71,19 @@ def write(settings: Settings, addresses: Addresses) -> None:
     keys = settings.state_dir / "keys"
     if not keys.exists():
         _write(keys, secrets.token_hex(32) + "\n")
+
+
+def write_redis(settings: Settings) -> None:
+    """Write what Redis reads, and no more."""
+    _write(_made(settings) / "redis.conf", _redis(settings))
+
+
+def _made(settings: Settings) -> Path:
+    """The directory of the run, made with the others if need be."""
+    run = run_dir(settings)
+    for directory in (settings.state_dir, run, settings.state_dir / "log", settings.state_dir / "redis"):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return run
 
 
 def _write(path: Path, text: str) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from heapq import merge
 from itertools import batched
 from types import TracebackType
 from typing import Any, Self
@@ -30,6 +31,7 @@ _KINDS = frozenset(Kind)
 _INVALIDATE = "__redis__:invalidate"
 _ACCEPT_SECONDS = 60
 _BATCH = 500
+_PART = 32_000
 _MESSAGES = 64
 _TIMEOUT = 0.5
 _HEARTBEAT = 0.25
@@ -170,11 +172,12 @@ class Store:
         """Tell the nodes to take Redis as it is."""
         self._link.call("SET", ACCEPT, "", "EX", _ACCEPT_SECONDS)
 
-    def fill(self, kind: Kind, values: Mapping[str, str]) -> int:
-        """Write back the values that are missing; those that are there stay. Returns how many were missing."""
+    def fill(self, kind: Kind, values: Mapping[str, str], *, replace: bool = False) -> int:
+        """Write back the values that are missing; those that are there stay, unless `replace`. Returns how many."""
         written = 0
+        how = () if replace else ("NX",)
         for some in batched(values.items(), _BATCH, strict=False):
-            answers = self._link.call_all(("SET", _key(kind, name), value, "NX") for name, value in some)
+            answers = self._link.call_all(("SET", _key(kind, name), value, *how) for name, value in some)
             written += sum(answer is not None for answer in answers)
         return written
 
@@ -237,15 +240,15 @@ class _Session:
 
     def _load(self) -> Iterator[Event]:
         """Read all there is, and tell in between what is being written."""
-        names: dict[Kind, set[str]] = {kind: set() for kind in Kind}
+        names = {kind: _Names() for kind in Kind}
         for some in _scan(self._data, f"{PREFIX}*"):
             for kind, found in some.items():
-                names[kind] |= found
+                names[kind].add(found)
             yield from self._news()
-        yield Listed(names, bool(self._data.call("EXISTS", ACCEPT)))
+        yield Listed({kind: found.all for kind, found in names.items()}, bool(self._data.call("EXISTS", ACCEPT)))
         for kind in Kind:
             # By name: two that claim the same for the first time are told apart the same way at every start.
-            for batch in batched(sorted(names[kind]), _BATCH, strict=False):
+            for batch in batched(names[kind].in_order(), _BATCH, strict=False):
                 yield Found(kind, _there(_read(self._data, kind, batch)))
                 yield from self._news()
         yield Complete()
@@ -299,6 +302,27 @@ class _Session:
         except _RefusedError as error:
             return Health(f"takes no writes: {error}")
         return Health("")
+
+
+class _Names:
+    """Names as they are found; sorted in parts, for a million at once would hold up the edits for a second."""
+
+    def __init__(self) -> None:
+        self.all: set[str] = set()
+        self._parts: list[list[str]] = [[]]
+
+    def add(self, names: set[str]) -> None:
+        """Add some; SCAN may tell a name twice."""
+        self._parts[-1] += names - self.all
+        self.all |= names
+        if len(self._parts[-1]) >= _PART:
+            self._parts[-1].sort()
+            self._parts.append([])
+
+    def in_order(self) -> Iterator[str]:
+        """All of them by name, each made out when it is asked for."""
+        self._parts[-1].sort()
+        return merge(*self._parts)
 
 
 class _Link:

@@ -1,4 +1,7 @@
-"""Keeps processes running: starts them in order, starts again what ends, stops all in reverse; caps their logs."""
+"""Keeps processes running: starts them in order, starts again what ends, stops all in reverse; caps their logs.
+
+SIGTERM and SIGINT ask to stop, SIGHUP asks to take a new configuration.
+"""
 
 import os
 import select
@@ -6,13 +9,13 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Component:
     """One process. `ready` is asked until it says yes before the next component starts."""
 
@@ -25,6 +28,8 @@ class Component:
     """What it says it is waiting for, when it does not get ready; empty when it does not say."""
     is_busy: Callable[[], bool] = bool
     """Whether it is getting ready as fast as it can: then it has all the time that takes."""
+    reads: str = ""
+    """What its configuration files say: it must be started again for another text."""
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
 
@@ -36,8 +41,8 @@ class StartError(Exception):
 class Supervisor:
     """Runs components until a signal asks to stop."""
 
-    READY_WITHIN = 20.0
-    """Seconds; only ends a start that hangs."""
+    READY_WITHIN = 90.0
+    """Seconds; only ends a start that hangs: with 100,000 tenants a busy machine takes more than 20."""
     SETTLED_AFTER = 5.0
     """Seconds after which an end is no longer a failed start, and is answered by an immediate new start."""
     PAUSE = 0.5
@@ -51,33 +56,74 @@ class Supervisor:
     LOOK_EVERY = 10.0
     """Seconds between two looks at the logs, at most."""
 
-    def __init__(self, components: Sequence[Component], say: Callable[[str], None]) -> None:
-        """`say` gets one line for each thing that happens."""
+    def __init__(
+        self,
+        components: Sequence[Component],
+        say: Callable[[str], None],
+        reload: Callable[["Supervisor"], None] = lambda _: None,
+    ) -> None:
+        """`say` gets one line for each thing that happens; `reload` is called after a SIGHUP and may `adopt`."""
         self._components = components
         self._say = say
+        self._reload = reload
         self._wake, self._poke = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._has_terminal = os.isatty(0)
         self._stopping = False
+        self._reloading = False
 
     def run(self) -> None:
         """Start all, keep them running, return after SIGTERM or SIGINT. Raises StartError."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+        signal.signal(signal.SIGHUP, self._hang_up)
         signal.set_wakeup_fd(self._poke, warn_on_full_buffer=False)
+        with self.held():
+            if not self._stopping:
+                self._say("ready")
+            while not self._stopping:
+                if self._reloading:
+                    self._reloading = False
+                    self._reload(self)
+                self._watch()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Start all in order, and stop them at the end of the block. Raises StartError."""
         try:
             for component in self._components:
                 self._start(component)
                 self._await(component)
                 self._cap(component)
-            if not self._stopping:
-                self._say("ready")
-            while not self._stopping:
-                self._watch()
+            yield
         finally:
             for component in reversed(self._components):
                 self._end(component)
 
+    def adopt(self, wanted: Sequence[Component]) -> tuple[str, ...]:
+        """Run these instead; one that reads the same as before runs on. Returns the names of those started.
+
+        Raises StartError, and then has not started those that come after it.
+        """
+        running = {component.name: component for component in self._components if component.process}
+        kept = [one if (one := running.get(new.name)) and one.reads == new.reads else new for new in wanted]
+        for component in reversed(self._components):
+            if component not in kept:
+                self._end(component)
+        self._components = kept
+        fresh = [component for component in kept if component.process is None]
+        for component in fresh:
+            self._start(component)
+            self._await(component)
+        return tuple(component.name for component in fresh)
+
     def _stop(self, number: int, frame: object) -> None:
         self._stopping = True
+
+    def _hang_up(self, number: int, frame: object) -> None:
+        """A terminal that is closed sends the same signal, and is none any more."""
+        if self._has_terminal and not os.isatty(0):
+            self._stopping = True
+        self._reloading = True
 
     def _start(self, component: Component) -> None:
         with component.log.open("ab") as log:
@@ -113,18 +159,20 @@ class Supervisor:
         try:
             for descriptor in watched:
                 poll.register(descriptor, select.POLLIN)
-            poll.poll(self.LOOK_EVERY * 1000)
+            self._hear()
+            if not (self._stopping or self._reloading):
+                poll.poll(self.LOOK_EVERY * 1000)
         finally:
             for descriptor in watched:
                 os.close(descriptor)
         for component in self._components:
             self._cap(component)
-            if not self._stopping and component.process and component.process.poll() is not None:
+            if not self._stopping and (component.process is None or component.process.poll() is not None):
                 self._restart(component)
 
     def _restart(self, component: Component) -> None:
-        code = component.process.returncode if component.process else 0
-        self._say(f"{component.name} ended with {code}: starting it again")
+        how = f"ended with {component.process.returncode}" if component.process else "does not run"
+        self._say(f"{component.name} {how}: starting it again")
         self._clear(component)
         if time.monotonic() - component.started < self.SETTLED_AFTER:
             self._sleep(self.PAUSE)
@@ -149,6 +197,12 @@ class Supervisor:
 
     def _sleep(self, seconds: float) -> None:
         select.select([self._wake], [], [], seconds)
+        self._hear()
+
+    def _hear(self) -> None:
+        """Forget what has woken us. What a signal says is known by then: its byte comes before its handler's call."""
+        with suppress(BlockingIOError):
+            os.read(self._wake, 4096)
 
     def _end(self, component: Component) -> None:
         process = component.process

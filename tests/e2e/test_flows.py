@@ -212,11 +212,11 @@ def test_a_request_to_a_phone_whose_connection_is_gone_fails_at_once(
         place = _place(phone)
         if end == "reset":
             phone.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    eventually(lambda: not _is_connected(node, place))
+    eventually(lambda: not node.is_connected(place))
     instance.begin(method, bound, body=instance.sdp() if method == "INVITE" else "", domain=acme.domain)
     refusal = instance.expect(430)
     # At once: what would have taken its time was not even tried.
-    assert place not in {there for _, there in alice.lab.wire.attempts("node")}
+    assert not _is_tried(alice.lab, place)
     if method == "INVITE":
         instance.acknowledge(refusal)
     instance.expect_silence(0.7)
@@ -229,14 +229,14 @@ def test_no_connection_is_opened_to_a_phone_whose_own_is_gone(
         bound = registered(phone, instance, acme.domain)
         place = _place(phone)
         phone.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    eventually(lambda: not _is_connected(node, place))
+    eventually(lambda: not node.is_connected(place))
     # Whoever has got the address by now is somebody else.
     with bob.socket(socket.AF_INET, socket.SOCK_STREAM) as stranger:
         stranger.bind(place)
         stranger.listen()
         instance.begin("MESSAGE", bound, domain=acme.domain)
         instance.expect(430)
-        assert place not in {there for _, there in bob.lab.wire.attempts("node")}
+        assert not _is_tried(bob.lab, place)
 
 
 @pytest.mark.parametrize("method", ["INVITE", "MESSAGE", "OPTIONS", "NOTIFY"])
@@ -356,11 +356,12 @@ def _mapped(answer: bytes, transaction: bytes) -> tuple[str, int]:
     raise AssertionError(f"no XOR-MAPPED-ADDRESS in {answer.hex()}")
 
 
+def _is_tried(lab: Lab, place: Address) -> bool:
+    """Whether the node has asked for a connection to there, from where one had come."""
+    assert place in {here for here, _ in lab.wire.attempts("node", "in")}
+    return place in {there for _, there in lab.wire.attempts("node")}
+
+
 def _place(phone: Agent) -> Address:
     """Where the node sees the phone's connection come from: its own address, or that of its router."""
     return phone.machine.lab.wire.messages(machine="node", direction="in", method="REGISTER", requests=True)[-1].source
-
-
-def _is_connected(node: Node, place: Address) -> bool:
-    """Whether the node has a TCP connection from there."""
-    return any((one["src_ip"], int(one["src_port"])) == place for one in node.rpc("core.tcp_list"))

@@ -5,7 +5,7 @@ import re
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 
 import pytest
 
@@ -14,6 +14,8 @@ from lab.calls import expect_audio, received
 from lab.eventually import eventually
 from lab.network import Lab, Machine
 from lab.node import Node
+from lab.packets import Address
+from lab.processes import paused
 from lab.sipp import Transport, sipp
 from sipward.settings import Control
 
@@ -151,6 +153,7 @@ def test_a_call_to_a_phone_that_is_gone_leaves_nothing(node: Node, bob: Machine,
     with Agent(bob, "tcp") as gone:
         bound = registered(gone, instance, acme.domain)
         gone.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    eventually(lambda: not node.is_connected(Address(gone.host, gone.port)))
     instance.begin("INVITE", bound, body=instance.sdp())
     instance.acknowledge(instance.expect(430))
     assert not node.media_calls()
@@ -170,16 +173,6 @@ def test_equal_call_ids_of_two_tenants_are_two_calls(
 
 
 # --- without rtpengine -----------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def paused(pid: int) -> Iterator[None]:
-    """A process that does not answer meanwhile."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 @pytest.fixture
@@ -358,6 +351,7 @@ def test_when_all_ports_are_taken_a_call_is_a_503_until_one_ends(own_lab: Lab) -
         assert len(running) >= 10
         assert len(node.media_calls()) == len(running)
         running.pop()[0].hang_up(instance)
+        eventually(lambda: call_works(phone, instance, "sip:200@acme.example"))  # a port takes a moment to be free
         ours, theirs = answered_call(phone, instance, "sip:200@acme.example")
         running.append((ours, theirs))
         for ours, _ in running:

@@ -22,6 +22,7 @@ from lab.eventually import eventually, seconds_until
 from lab.network import Lab, Machine
 from lab.node import Node
 from lab.probe import Answerer, Asker
+from lab.processes import paused
 from lab.redis import Hand, Redis
 from lab.sipp import sipp
 
@@ -132,12 +133,8 @@ def seconds_to_answer(caller: Machine) -> list[float]:
 
 @contextmanager
 def hung(node: Node, hand: Hand) -> Iterator[None]:
-    pid = redis_pid(node)
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with paused(redis_pid(node)):
         yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager
@@ -146,9 +143,8 @@ def slow(node: Node, hand: Hand) -> Iterator[None]:
     pid = redis_pid(node)
 
     def hold_up() -> None:
-        os.kill(pid, signal.SIGSTOP)
-        time.sleep(0.8)
-        os.kill(pid, signal.SIGCONT)
+        with paused(pid):
+            time.sleep(0.8)
         time.sleep(0.1)
 
     with again_and_again(hold_up):
@@ -190,7 +186,8 @@ def dead(node: Node, hand: Hand) -> Iterator[None]:
     def kill() -> None:
         for pid, name in node.processes().items():
             if name == "redis-server":
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # killed before, and gone by now
+                    os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
 
     with again_and_again(kill):

@@ -1,14 +1,17 @@
 """The lab itself: what must be red is red, and the tap sees what there is to see. SIPp against SIPp, without a node."""
 
+import subprocess
 import time
 
 import dns.resolver  # noqa: TID251
 import pytest
 
+from lab.agent import Agent
 from lab.calls import expect_audio, expect_silence
 from lab.dns import Dns, host, naptr, srv
 from lab.eventually import PATIENCE, eventually
 from lab.network import Lab, Machine
+from lab.packets import Address
 from lab.sipp import SippError, Transport, sipp
 
 
@@ -34,6 +37,22 @@ def test_a_call_is_seen_with_its_messages_and_its_audio(
     assert requests == ["INVITE", "ACK", "BYE"]
     assert [m.status for m in seen if m.status] == [180, 200, 200]
     assert {m.transport for m in seen} == {transport}
+
+
+@pytest.mark.parametrize("order", [(180, 200), (200, 180)], ids=["in-order", "overtaken"])
+def test_a_180_that_the_200_has_overtaken_does_not_disturb_a_scenario(
+    order: tuple[int, int], pair: tuple[Machine, Machine]
+) -> None:
+    """The node's workers handle the two side by side: either may come first."""
+    caller, callee = pair
+    with Agent(callee, to=Address(caller.address, caller.sip_port)) as agent:
+        uac = sipp(caller, "call-answered", to=callee.address, talk=0.2, background=True)
+        invite = agent.expect("INVITE")
+        for status in order:
+            agent.reply(invite, status, tag="a", body=agent.sdp() if status == 200 else "")
+        agent.expect("ACK")
+        agent.reply(agent.expect("BYE"), 200)
+        uac.wait()
 
 
 def test_a_scenario_that_waits_in_vain_is_red(pair: tuple[Machine, Machine]) -> None:
@@ -70,6 +89,34 @@ def test_audio_to_the_wrong_address_is_red(own_lab: Lab) -> None:
         expect_audio(caller)
     with pytest.raises(AssertionError, match="pbx-outside heard nothing from where it should"):
         expect_audio(callee)
+
+
+def test_audio_that_loses_every_fifth_packet_on_its_way_is_red(own_lab: Lab, pair: tuple[Machine, Machine]) -> None:
+    caller, callee = pair
+    loss = "udp dport 30000-30999 numgen inc mod 5 0 drop"
+    rules = f"table bridge lossy {{ chain forward {{ type filter hook forward priority 0; {loss}; }}; }};"
+    argv = ["nsenter", f"--net=/run/netns/{own_lab.internet}", "--", "nft", rules]
+    subprocess.run(argv, check=True, timeout=PATIENCE)
+    uas = sipp(callee, "call-answered", "uas")
+    sipp(caller, "call-answered", to=callee.address, talk=1.2)
+    uas.wait()
+    with pytest.raises(AssertionError, match=r"bob heard \d+ of \d+ packets"):
+        expect_audio(caller)
+
+
+def test_what_has_arrived_is_seen_though_the_tap_has_had_no_turn() -> None:
+    lab = Lab()  # not entered: its tap's thread does not run
+    try:
+        sender, receiver = lab.phone("bob"), lab.carrier()
+        with sender.socket() as mouth, receiver.socket() as ear:
+            ear.bind((receiver.address, 5060))
+            ear.settimeout(PATIENCE)
+            mouth.sendto(b"OPTIONS sip:x SIP/2.0\r\nCSeq: 1 OPTIONS\r\n\r\n", (receiver.address, 5060))
+            ear.recv(1000)
+        assert [(m.machine, m.direction) for m in lab.wire.messages()] == [("bob", "out"), ("carrier", "in")]
+        assert lab.wire.wait_for(lambda m: m.machine == "carrier").method == "OPTIONS"
+    finally:
+        lab.close()
 
 
 def test_silence_is_told_from_audio(pair: tuple[Machine, Machine]) -> None:

@@ -270,6 +270,11 @@ class Lab:
         number = addresses.RESTRICTED_NAT if kind == "restricted" else addresses.SYMMETRIC_NAT
         return self._router(kind, f"{INTERNET.v4}{number}", LAN, _MASQUERADE[kind])
 
+    @property
+    def internet(self) -> str:
+        """The namespace with the bridge that is the Internet, for rules on what crosses it."""
+        return self._internet().partition("/")[0]
+
     # --- cables ---------------------------------------------------------------------------------------------------
 
     def next_number(self) -> int:

@@ -15,6 +15,7 @@ from typing import Any, Self
 from lab.addresses import DNS, GATEWAY, INTERNET, LOCAL, NODE, SERVICE, SITE
 from lab.eventually import PATIENCE
 from lab.network import Lab, Machine, Place
+from lab.packets import Address
 from lab.processes import Process
 from sipward import live, numbers, rpc
 from sipward import node as product
@@ -61,9 +62,12 @@ class Node:
 
     # --- life -----------------------------------------------------------------------------------------------------
 
-    def start(self, within: float = 60.0) -> Self:
+    def start(self, within: float = 120.0) -> Self:
         """Write the configuration, run `sipward up`, and come back when calls can be routed."""
-        self.configure()
+        return self.configure().begin(within)
+
+    def begin(self, within: float = 60.0) -> Self:
+        """Start by the configuration that is there."""
         self._process = self.machine.popen(self._command("up"), log=self._log("sipward"), env=_ENVIRONMENT)
         self.wait_ready(within)
         return self
@@ -74,7 +78,7 @@ class Node:
         self.config.write_text(to_toml(self._table))
         return self
 
-    def wait_ready(self, within: float = 60.0) -> None:
+    def wait_ready(self, within: float = 120.0) -> None:
         """Ask for its status until it is ready; RuntimeError with the logs when it ends or takes too long."""
         deadline = time.monotonic() + within
         while not self.ready:
@@ -123,6 +127,10 @@ class Node:
         """Call a Kamailio RPC command. Raises rpc.UnreachableError, or ValueError when Kamailio refuses."""
         return rpc.kamailio(self.state_dir / "run", method, *params)
 
+    def is_connected(self, place: Address) -> bool:
+        """Whether it has a TCP connection from there."""
+        return any((one["src_ip"], int(one["src_port"])) == place for one in self.rpc("core.tcp_list"))
+
     def media_calls(self) -> list[str]:
         """The calls rtpengine has right now, by `tenant/Call-ID`."""
         control = self.settings.rtp.control
@@ -144,11 +152,11 @@ class Node:
             rest = rest[int(size) :]
         return calls
 
-    def sipward(self, *arguments: str, timeout: float = 60.0) -> Answer:
-        """Run a command of the product on the node's machine, with the node's configuration."""
+    def sipward(self, *arguments: str, timeout: float = 60.0, stdin: str = "") -> Answer:
+        """Run a command of the product on the node's machine, with the node's configuration; never at a terminal."""
         argv = ["nsenter", f"--net=/run/netns/{self.machine.namespace}", "--", *self._command(*arguments)]
         env = self.lab.processes.with_own(_ENVIRONMENT)
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False, env=env)
+        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=timeout, check=False, env=env)
         return Answer(done.returncode, done.stdout, done.stderr)
 
     def log_tail(self, lines: int = 25) -> str:
@@ -196,9 +204,16 @@ class Node:
         key, text = f"sipward:tenant:{name}", json.dumps(value)
         if self.redis("GET", key) == text:
             return
-        before = self.live(f"tenant:{name}"), *map(self.live, _domains(value))
+        keys = [live.tenant_key(name), *_domains(value)]
+        before = [self.live(one) for one in keys]
         self.redis("SET", key, text)
-        self.wait_live(lambda: (self.live(f"tenant:{name}"), *map(self.live, _domains(value))) != before, name)
+
+        def is_live() -> bool:
+            # Entry by entry they are written, all of them the same.
+            now = [self.live(one) for one in keys]
+            return now != before and len(set(now)) == 1
+
+        self.wait_live(is_live, name)
 
     def route_remove(self, name: str) -> None:
         """Delete a tenant by hand and wait until none of its domains leads anywhere."""
@@ -206,7 +221,8 @@ class Node:
         if not text:
             return
         self.redis("DEL", f"sipward:tenant:{name}")
-        self.wait_live(lambda: not any(map(self.live, _domains(json.loads(text)))), name)
+        keys = [live.tenant_key(name), *_domains(json.loads(text))]
+        self.wait_live(lambda: not any(map(self.live, keys)), name)
 
     # --- numbers and trunks ---------------------------------------------------------------------------------------
 

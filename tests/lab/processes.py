@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from lab.eventually import eventually
 
 Process = subprocess.Popen[bytes]
 
@@ -50,7 +52,7 @@ class Processes:
         self._running.append(process)
         return process
 
-    def stop(self, process: Process, patience: float = 5.0) -> int:
+    def stop(self, process: Process, patience: float = 15.0) -> int:
         """Ask a process to end, then make it: SIGTERM, and SIGKILL to its whole group after `patience` seconds."""
         if process.poll() is None:
             process.terminate()
@@ -71,6 +73,26 @@ class Processes:
             self.stop(process)
 
 
+@contextmanager
+def paused(pid: int) -> Iterator[None]:
+    """A process that does nothing meanwhile, from the first moment on: its threads take a while to stop."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        eventually(lambda: _states(pid) <= set("TtZX"), what=f"process {pid} has stopped")
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def _states(pid: int) -> set[str]:
+    """The states of a process's threads (proc(5))."""
+    found = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):  # a thread that has just ended
+            found.add((task / "stat").read_text().rpartition(") ")[2][0])
+    return found
+
+
 def living_in(namespaces: Sequence[str]) -> dict[int, str]:
     """Process ids and commands of all that runs in these network namespaces. Only ours can: the names are ours."""
     inodes = {os.stat(f"/run/netns/{name}").st_ino for name in namespaces}
@@ -85,7 +107,7 @@ def living_in(namespaces: Sequence[str]) -> dict[int, str]:
     return found
 
 
-def end(pids: Sequence[int], patience: float = 2.0) -> None:
+def end(pids: Sequence[int], patience: float = 10.0) -> None:
     """Kill these ids and wait until they are gone (they are not our children, so there is nothing to reap)."""
     for pid in pids:
         with suppress(ProcessLookupError):

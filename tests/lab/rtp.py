@@ -27,14 +27,19 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Stream:
-    """The times at which the packets of one stream passed, in order. The payload is not kept."""
+    """When the packets of one stream passed, in order, and their sequence numbers. The payload is not kept."""
 
     key: Key
     times: "array[float]" = field(default_factory=lambda: array("d"))
+    numbers: "array[int]" = field(default_factory=lambda: array("H"))
 
     def between(self, start: float, end: float) -> int:
         """How many packets passed in this stretch of time."""
         return bisect_left(self.times, end) - bisect_left(self.times, start)
+
+    def numbers_between(self, start: float, end: float) -> set[int]:
+        """The sequence numbers that passed in this stretch of time."""
+        return set(self.numbers[bisect_left(self.times, start) : bisect_left(self.times, end)])
 
     def __str__(self) -> str:
         k = self.key

@@ -315,6 +315,7 @@ class Wire:
             if stream is None:
                 stream = self._rtp[key] = RtpStream(key)
             stream.times.append(stamp)
+            stream.numbers.append(int.from_bytes(data[2:4]))
         else:
             self._datagrams.append(
                 Sent(stamp, tap.machine, tap.interface, direction, packet.source, packet.destination, data)

@@ -354,9 +354,31 @@ def test_status_that_is_not_ready_says_so(shell: Shell, node: SimpleNamespace) -
 @pytest.mark.parametrize("code", [0, 1, 3])
 def test_up_ends_as_the_node_ends(shell: Shell, node: SimpleNamespace, code: int) -> None:
     seen: list[str] = []
-    node.run = lambda settings: seen.append(settings.fqdn) or code
+    node.run = lambda load: seen.append(load().fqdn) or code
     assert shell.run("up").exit_code == code
     assert seen == ["sip.example.org"]
+
+
+# Backups and actions
+
+
+def test_an_answer_to_a_restore_has_a_key_and_a_value(shell: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "node.backup"
+    values = {"tenant": {}, "number": {}, "trunk": {}}
+    file.write_text(json.dumps({"sipward": 1, "configuration": "", "keys": [], "values": values}))
+    for wrong in ("network.address", "=192.0.2.1", ""):
+        assert shell.fails(2, "restore", str(file), "--set", wrong).startswith(f'--set "{wrong}": must be KEY=VALUE, ')
+
+
+def test_a_backup_needs_redis_and_a_restore_its_file(shell: Shell, tmp_path: Path) -> None:
+    output = tmp_path / "node.backup"
+    assert "Redis cannot be used" in shell.fails(1, "backup", "--output", str(output))
+    assert not output.exists()
+    assert shell.fails(2, "restore", str(output)).endswith("node.backup: cannot be read: No such file or directory")
+
+
+def test_an_action_that_is_not_there_is_one_line(shell: Shell) -> None:
+    assert shell.fails(2, "action", "add-rute").startswith('there is no action "add-rute": there are add-route, ')
 
 
 # The program itself

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from sipward.actions import ACTIONS
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -18,3 +20,8 @@ def test_every_counter_is_explained_with_its_code_and_no_others_are() -> None:
     assert explained.keys() == counted | refused.keys()
     wrong = [why for why, status in refused.items() if int(status) >= 300 and status not in explained[why]]
     assert wrong == []
+
+
+def test_every_action_is_explained_and_no_others_are() -> None:
+    text = (CHECKOUT / "docs/nethvoice.md").read_text().partition("\n## ")[0]
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE)) == ACTIONS.keys()

@@ -1,3 +1,4 @@
+import os
 import socket
 
 import pytest
@@ -29,3 +30,10 @@ def test_a_tcp_connections_error_is_left_to_its_owner() -> None:
         forget_errors()
         with pytest.raises(ConnectionResetError):
             ours.recv(100)
+
+
+def test_no_descriptor_is_opened_or_closed() -> None:
+    before = os.listdir("/proc/self/fd")
+    for _ in range(3):
+        forget_errors()
+    assert os.listdir("/proc/self/fd") == before

@@ -304,6 +304,14 @@ def test_an_edit_while_everything_is_being_read_is_told_in_between(server: Redis
         until(events, is_everything)
 
 
+def test_values_are_told_by_name(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sipward.store._PART", 100)
+    server.call("EVAL", f"for i = 1, 2500 do redis.call('SET', '{KEY}' .. i, i) end", "0")
+    with closing(watch(server.url)) as events:
+        found, _ = loaded(events)
+    assert list(found[T]) == sorted(str(i) for i in range(1, 2501))
+
+
 def test_values_of_all_kinds_are_told_with_what_others_name_first(server: RedisServer) -> None:
     for kind in ("number", "tenant", "trunk", "other"):
         server.call("SET", f"sipward:{kind}:a:b", kind)

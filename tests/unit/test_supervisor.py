@@ -19,18 +19,24 @@ PATIENCE = 10.0
 def own_signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The supervisor takes the signals of the process; here they are given back."""
     monkeypatch.setattr(Supervisor, "PAUSE", 0.01)
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     yield
     signal.set_wakeup_fd(-1)
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-def component(tmp_path: Path, script: str, ready: Callable[[], bool] = lambda: True, name: str = "part") -> Component:
-    return Component(name, ["sh", "-c", script], tmp_path / f"{name}.log", ready)
+def component(
+    tmp_path: Path, script: str, ready: Callable[[], bool] = lambda: True, name: str = "part", reads: str = ""
+) -> Component:
+    return Component(name, ["sh", "-c", script], tmp_path / f"{name}.log", ready, reads=reads)
 
 
-def run(components: Sequence[Component], meanwhile: Callable[[], None]) -> list[str]:
+def run(
+    components: Sequence[Component],
+    meanwhile: Callable[[], None],
+    reload: Callable[[Supervisor], None] = lambda _: None,
+) -> list[str]:
     """Run until `meanwhile`, in a thread of its own, has come to its end; what was said."""
     said: list[str] = []
     problems: list[BaseException] = []
@@ -46,7 +52,7 @@ def run(components: Sequence[Component], meanwhile: Callable[[], None]) -> list[
 
     thread = threading.Thread(target=work)
     thread.start()
-    Supervisor(components, said.append).run()
+    Supervisor(components, said.append, reload).run()
     thread.join()
     if problems:
         raise problems[0]
@@ -205,3 +211,80 @@ def test_a_log_that_cannot_be_kept_begins_again_all_the_same(tmp_path: Path, mon
     said = run([part], watch)
     assert f"{part.log} could not be kept as part.log.1: Is a directory" in said
     assert not part.log.read_text().startswith("line 1\n")
+
+
+# --- another configuration ----------------------------------------------------------------------------------------
+
+
+def test_only_what_reads_something_else_is_started_again_and_what_is_not_wanted_is_stopped(tmp_path: Path) -> None:
+    sleeper = "exec sleep 100"
+    first, second, third = (component(tmp_path, sleeper, name=name) for name in ("first", "second", "third"))
+    changed, fourth = component(tmp_path, sleeper, name="second", reads="new"), component(tmp_path, sleeper, name="4th")
+    before: list[int] = []
+    taken: list[Sequence[str]] = []
+
+    def reload(supervisor: Supervisor) -> None:
+        taken.append(supervisor.adopt([component(tmp_path, sleeper, name="first"), changed, fourth]))
+
+    def hang_up() -> None:
+        before.extend(part.process.pid for part in (first, second, third) if part.process)
+        os.kill(os.getpid(), signal.SIGHUP)
+        wait_for(lambda: taken)
+        assert [is_alive(pid) for pid in before] == [True, False, False]
+        # What was taken over is watched as what was there before.
+        assert fourth.process
+        fourth.process.kill()
+        wait_for(lambda: fourth.process and fourth.process.poll() is None and fourth.process.pid)
+
+    run([first, second, third], hang_up, reload)
+    assert taken == [("second", "4th")]
+    assert [is_alive(part.process.pid) for part in (first, changed, fourth) if part.process] == [False] * 3
+
+
+def test_what_does_not_start_with_the_new_configuration_is_said_and_the_old_one_can_be_taken_again(
+    tmp_path: Path,
+) -> None:
+    good = component(tmp_path, "exec sleep 100", reads="good")
+    again = component(tmp_path, "exec sleep 100", reads="good")
+    problems: list[str] = []
+
+    def reload(supervisor: Supervisor) -> None:
+        try:
+            supervisor.adopt([component(tmp_path, "echo oh; exit 3", bool, reads="bad")])
+        except StartError as error:
+            problems.append(str(error))
+        assert supervisor.adopt([again]) == ("part",)
+
+    def hang_up() -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+        wait_for(lambda: again.process and is_alive(again.process.pid))
+
+    run([good], hang_up, reload)
+    assert len(problems) == 1
+    assert problems[0].endswith("ends:\noh")
+
+
+def test_a_request_that_comes_while_the_node_starts_is_heard_when_it_runs(tmp_path: Path) -> None:
+    heard: list[str] = []
+    part = component(tmp_path, "exec sleep 100", lambda: os.kill(os.getpid(), signal.SIGHUP) or True)
+    run([part], lambda: wait_for(lambda: heard), lambda _: heard.append("heard"))
+    assert heard == ["heard"]
+
+
+def test_a_terminal_that_is_closed_ends_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_open = [True]
+    monkeypatch.setattr(os, "isatty", lambda _: is_open[0])
+    part = component(tmp_path, "exec sleep 100")
+    said: list[str] = []
+
+    def close_it() -> None:
+        wait_for(lambda: "ready" in said)
+        is_open[0] = False
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    closer = threading.Thread(target=close_it)
+    closer.start()
+    Supervisor([part], said.append).run()
+    closer.join()
+    assert part.process
+    assert not is_alive(part.process.pid)
