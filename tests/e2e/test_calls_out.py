@@ -211,10 +211,12 @@ def test_a_carrier_may_write_all_vias_into_one_line(caller: Agent, office: Tenan
         carrier.reply(
             replace(invite, text="\r\n".join([lines[0], f"Via: {', '.join(vias)}", *lines[1:]])), status, tag="c"
         )
-        (via,) = caller.expect(status).headers("Via")
+        answer = caller.expect(status)
+        (via,) = answer.headers("Via")
         assert via.startswith(f"SIP/2.0/UDP {caller.hostport};")
         assert "," not in via
     carrier.expect("ACK")
+    caller.acknowledge(answer)
 
 
 WHO = [
