@@ -350,6 +350,8 @@ def test_no_edit_of_a_tenant_forgets_or_invents_health(
     node.put(pair.name, {"domains": [pair.domain], "instances": [v | {"weight": 7} for v in values(instance, second)]})
     call(phone, second, pair)
     node.route_remove(pair.name)
+    for _ in range(3):  # it is asked even now, and that it is nobody's has been seen
+        instance.answer_probe(500)
     node.put(pair.name, {"domains": [pair.domain], "instances": values(instance, second)})
     call(phone, second, pair)
     other = tenant(*values(instance, second))
