@@ -257,9 +257,8 @@ def replace_header(name: str, values: list[str]) -> None:
 
 
 def restore_vias(values: list[str]) -> None:
-    """Put the given Via headers below our own in a reply."""
-    KSR.textops.remove_hf_idx("Via", 1)
-    KSR.hdr.append_after("".join(f"Via: {value}\r\n" for value in values), "Via")
+    """Put the given Via values below our own in a reply, which may have both in one line (RFC 3261, 7.3.1)."""
+    KSR.textopsx.assign_hf_value("Via[2]", ", ".join(values))
 
 
 def answer(code: int, reason: str, headers: str = "") -> None:
