@@ -100,6 +100,8 @@ class sl:
 
 class textops:
     @staticmethod
+    def remove_hf_idx(a0: str, a1: int) -> int: ...
+    @staticmethod
     def set_body(a0: str, a1: str) -> int: ...
 
 class textopsx:

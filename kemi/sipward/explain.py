@@ -82,7 +82,13 @@ def told(node: Edge, live: Live, question: Question) -> dict[str, Any]:
     found: dict[str, Any] = {"side": str(side), "on": str(on.local)}
     match decision:
         case Answer(code, reason, why, retry_after):
-            return found | {"decision": "answer", "code": code, "reason": reason, "why": why, "retry_after": retry_after}
+            return found | {
+                "decision": "answer",
+                "code": code,
+                "reason": reason,
+                "why": why,
+                "retry_after": retry_after,
+            }
         case Relay():
             return found | _way(node, request, decision)
 
