@@ -140,6 +140,31 @@ def restore_command(
     typer.echo(f"{counts} written in {time.monotonic() - started:.2f} s; what was here already was left alone")
 
 
+@app.command("explain")
+def explain_call(
+    source: Annotated[str, typer.Option("--from", metavar="ADDRESS[:PORT]", help="Where the request comes from.")],
+    to: Annotated[str, typer.Option("--to", metavar="URI", help="Its Request-URI.")],
+    method: Annotated[str, typer.Option(help="Its method.")] = "INVITE",
+    transport: Annotated[str, typer.Option(help="udp or tcp.")] = "udp",
+    caller: Annotated[str, typer.Option(metavar="URI", help="Its From.")] = "",
+    header: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A header field; may be repeated.")
+    ] = None,
+    config: Config = DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """Say what the running node would do with a request, and why."""
+    from sipward import explain  # noqa: PLC0415 - only this command needs the routing
+
+    fields = {name.lower(): value for name, _, value in (text.partition("=") for text in header or [])}
+    found = explain.explain(settings.load(config), explain.read(source, transport, to, method, caller, fields))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        for name, value in found.items():
+            typer.echo(f"{name:<12}{', '.join(value) if isinstance(value, list) else value}".rstrip())
+
+
 @app.command()
 def demo() -> None:
     """Play a registration and a call with audio through a node, in networks of its own."""

@@ -72,42 +72,36 @@ class Concealment:
     def request(self, request: Request, relay: Relay, socket: Socket, call_id: str) -> bool:
         """Make an instance's request one that shows nothing of the inside; to be done before any other change.
 
-        Creates the transaction first, from the request as it came, and keeps its Via headers there; but for an ACK,
-        which has no reply. False when the request turns out to be a retransmission that another worker is handling.
-        `call_id`: what the outside sees as such.
+        Creates the transaction with the Via headers and the Call-ID as they came, by which what belongs to it is found,
+        and keeps the Via headers there; but for an ACK, which has no reply. All else is changed before: only what is
+        changed after it is changed again for the next target. False when the request turns out to be a retransmission
+        that another worker is handling. `call_id`: what the outside sees as such.
         """
         sip, tenant = self._sip, relay.dialog.tenant
         head, _, body = sip.buffer().partition("\r\n\r\n")
         vias: list[str] = []
         lines = headers.lines(head)
-        changed = list(self._concealed(lines, vias, request.method, relay, socket, call_id))
-        if request.method != "ACK":
-            self._conceal_ends(lines, body, tenant)
-            if not sip.new_transaction():
-                return False
-            sip.remember(_VIAS, "\n".join(vias))
-        shown = self._edge.shown_to(relay.to, socket)
-        first = next(split_list(vias[0]), "") if vias else ""
-        branch = _BRANCH.search(first)
-        changed.insert(
-            1, f"Via: SIP/2.0/{socket.local.transport.upper()} {shown};branch={branch[1] if branch else 'z9hG4bK'}"
-        )
+        changed = list(self._concealed(lines, vias, request.method, relay, socket))
+        changed[1:1] = [*(f"Via: {via}" for via in vias), f"Call-ID: {request.call_id}"]
         rewritten = request.has_sdp and request.method in OFFERING
         if not rewritten and (swept := self._swept(body, self._domain_of(tenant))) != body:
             body = swept
             size = f"Content-Length: {len(body.encode())}"
             changed = [size if headers.field(line)[0] == "content-length" else line for line in changed]
         sip.set_buffer("\r\n".join(changed) + "\r\n\r\n" + body)
+        if request.method != "ACK":
+            if not sip.new_transaction():
+                return False
+            sip.remember(_VIAS, "\n".join(vias))
+        shown = self._edge.shown_to(relay.to, socket)
+        branch = _BRANCH.search(vias[0]) if vias else None
+        only = f"SIP/2.0/{socket.local.transport.upper()} {shown};branch={branch[1] if branch else 'z9hG4bK'}"
+        sip.mask_vias(only, len(vias))
+        if request.call_id != call_id:
+            sip.set_call_id(call_id)
         # The core writes a `received` with the true source behind any Via that does not name it.
         sip.pretend_source(socket, shown)
         return True
-
-    def _conceal_ends(self, lines: list[str], body: str, tenant: str) -> None:
-        """Clear From and To before there is a transaction: tm takes the To of a CANCEL from there (t_cancel.c)."""
-        domain = self._domain_of(tenant)
-        swept = [self._swept(line, domain) if headers.field(line)[0] in _ENDS else line for line in lines]
-        if swept != lines:
-            self._sip.set_buffer("\r\n".join(swept) + "\r\n\r\n" + body)
 
     def reveal(self, method: str, tenant: str) -> None:
         """Let an instance see its own Contacts and Call-IDs in what a phone says of another call (RFC 3515, 3891)."""
@@ -194,10 +188,8 @@ class Concealment:
             self._sip.set_contacts([text for text in shown if text])
         self._sweep_reply(tenant)
 
-    def _concealed(
-        self, lines: list[str], vias: list[str], method: str, relay: Relay, socket: Socket, call_id: str
-    ) -> Iterator[str]:
-        """The lines without anything inner; the values of Via go to `vias` instead."""
+    def _concealed(self, lines: list[str], vias: list[str], method: str, relay: Relay, socket: Socket) -> Iterator[str]:
+        """The lines without anything inner and without the Call-ID; the values of Via go to `vias` instead."""
         to, tenant = relay.to, relay.dialog.tenant
         domain = self._domain_of(tenant)
         dropped = headers.INTERNAL if relay.asserts else headers.INTERNAL_AND_IDENTITY
@@ -208,7 +200,7 @@ class Concealment:
         for line in lines[1:]:
             name, value = headers.field(line)
             if name == "via":
-                vias.append(value)
+                vias.extend(split_list(value))
             elif name == "contact":
                 account = self._account(value, relay, socket) if registers else ""
                 if shown := account or self._hidden(value, to, tenant, socket, False):
@@ -216,10 +208,9 @@ class Concealment:
             elif name == "record-route":
                 hidden = [self.record_route(route, to, tenant, socket) for route in split_list(value)]
                 yield f"Record-Route: {', '.join(hidden)}"
-            elif name == "call-id":
-                yield f"Call-ID: {call_id}"
             elif name in _HANDLED:
-                yield line
+                if name != "call-id":
+                    yield line
             elif name in _REFERRING:
                 yield self._swept(self._outer_call_ids(line), domain)
             elif name not in dropped:

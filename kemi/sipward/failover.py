@@ -111,6 +111,8 @@ class Failover:
         self._log("failover", why, passage.tenant, to=target.hostport)
         passage.remember(sip)
         sip.watch(failures=True)
+        if passage.to is not Side.SERVICE and not passage.unhidden:
+            sip.pretend_source(socket, self._edge.shown_to(passage.to, socket))
         sip.renew_uri()
         sip.aim(target, self._edge.index_of(socket))
         return passage, sip.relay(self.patience(sip.method(), passage.to, bool(passage.next)))

@@ -206,8 +206,11 @@ def absorb() -> int:
 
 
 def new_transaction() -> bool:
-    """Create the transaction from the message as it came."""
-    return KSR.tm.t_newtran() > 0
+    """Create the transaction from the message as it is now; False for a retransmission. Raises RuntimeError."""
+    result = KSR.tm.t_newtran()
+    if result < 0:
+        raise RuntimeError(f"Kamailio makes no transaction: {result}")
+    return result > 0
 
 
 def relay(timeout: int = 0) -> bool:
@@ -256,10 +259,16 @@ def replace_header(name: str, values: list[str]) -> None:
     KSR.hdr.append("".join(f"{name.title()}: {value}\r\n" for value in values))
 
 
+def mask_vias(only: str, count: int) -> None:
+    """Show another Via in the place of all of the request's, each of which has a line of its own."""
+    KSR.textopsx.assign_hf_value("Via[1]", only)
+    for index in range(count - 1, 0, -1):
+        KSR.textops.remove_hf_idx("Via", index)
+
+
 def restore_vias(values: list[str]) -> None:
-    """Put the given Via headers below our own in a reply."""
-    KSR.textops.remove_hf_idx("Via", 1)
-    KSR.hdr.append_after("".join(f"Via: {value}\r\n" for value in values), "Via")
+    """Put the given Via values below our own in a reply, which may have both in one line (RFC 3261, 7.3.1)."""
+    KSR.textopsx.assign_hf_value("Via[2]", ", ".join(values))
 
 
 def answer(code: int, reason: str, headers: str = "") -> None:

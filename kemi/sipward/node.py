@@ -135,22 +135,6 @@ def unresolved(settings: Settings) -> dict[str, str]:
     return dict(_routes(settings).get("unresolved", {}))
 
 
-def memory(settings: Settings) -> Callable[[str, str], str | None] | None:
-    """Read the running node's shared memory: an entry by htable and key. None when no node runs.
-
-    What is returned raises rpc.UnreachableError when the node has ended meanwhile.
-    """
-    run_dir = render.run_dir(settings)
-
-    def get(table: str, key: str) -> str | None:
-        try:
-            return str(rpc.kamailio(run_dir, "htable.get", table, key)["item"]["value"])
-        except ValueError:
-            return None
-
-    return get if _ask(lambda: rpc.kamailio(run_dir, "core.uptime")) else None
-
-
 def rejected(settings: Settings, kind: Kind, good: Mapping[str, Record]) -> dict[str, str] | None:
     """Values of a kind that the running node does not use, by name, with its reasons; None when no node runs.
 

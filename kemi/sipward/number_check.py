@@ -59,7 +59,8 @@ class NumberCheck:
     def losers(self) -> Iterator[Entry]:
         """The rules that never win: every number that they match is another one's.
 
-        Decided for every rule with up to four `X`; one with more is passed over when that takes too many steps.
+        All with up to four `X` are found. One with more, or one that is covered by exact rules and longer ones
+        together, is passed over when that takes too many steps.
         """
         shapes = self._shapes()
         narrower = {one: shapes[:at] for at, one in enumerate(shapes)}

@@ -154,6 +154,7 @@ def trunk(node: Node) -> Iterator[Callable[..., str]]:
     yield make
     for name in made:
         node.trunk_remove(name)
+    node.forget_resting()
 
 
 @pytest.fixture

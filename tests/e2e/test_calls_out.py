@@ -200,6 +200,25 @@ def test_a_challenge_and_its_answer_pass(
     ours.hang_up(carrier)
 
 
+def test_a_carrier_may_write_all_vias_into_one_line(caller: Agent, office: Tenant, trunk: Make, carrier: Agent) -> None:
+    """RFC 3261, 7.3.1; and an answer with a Via too many is thrown away by whom it is for (8.1.3.3)."""
+    trunk(carrier.host, tenants=[office.name])
+    caller.begin("INVITE", f"sip:0541201123@{carrier.host}", body=caller.sdp())
+    invite = carrier.expect("INVITE")
+    vias = invite.headers("Via")
+    lines = [line for line in invite.text.split("\r\n") if not line.startswith("Via:")]
+    for status in (180, 486):
+        carrier.reply(
+            replace(invite, text="\r\n".join([lines[0], f"Via: {', '.join(vias)}", *lines[1:]])), status, tag="c"
+        )
+        answer = caller.expect(status)
+        (via,) = answer.headers("Via")
+        assert via.startswith(f"SIP/2.0/UDP {caller.hostport};")
+        assert "," not in via
+    carrier.expect("ACK")
+    caller.acknowledge(answer)
+
+
 WHO = [
     "P-Asserted-Identity: <sip:+390721405201@acme.example>", "P-Preferred-Identity: <sip:201@acme.example>",
     "Privacy: id",

@@ -19,7 +19,7 @@ from lab.packets import Address
 from lab.processes import Process
 from sipward import live, numbers, rpc
 from sipward import node as product
-from sipward.live import decode_trunk, trunk_key
+from sipward.live import RESTING, decode_trunk, trunk_key
 from sipward.settings import Settings, load
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -264,6 +264,10 @@ class Node:
     def forget_health(self) -> None:
         """Take every instance for well, whatever was found."""
         self.rpc("htable.flush", "health")
+
+    def forget_resting(self) -> None:
+        """Let every border of a carrier be called again at once."""
+        self.rpc("htable.flush", RESTING)
 
     def live(self, key: str) -> str:
         """What the live table says at a key; empty for nothing."""

@@ -1,5 +1,7 @@
-"""What several unit tests need: a redis-server, and a shell whose commands use it."""
+"""What unit tests need, and what every one of them leaves as it found it."""
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,8 +10,21 @@ from redis_server import RedisServer
 from shell import Shell
 
 
+@pytest.fixture(autouse=True)
+def own_process_untouched() -> Iterator[None]:
+    """A command that runs in this process takes signals and a umask for its own, which later children would inherit."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    mask = os.umask(0o022)
+    os.umask(mask)
+    yield
+    os.umask(mask)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
+    """A shell with the configuration of a node whose Redis is `server`."""
     config = tmp_path / "sipward.toml"
     config.write_text(
         f'fqdn = "sip.example.org"\nstate_dir = "{tmp_path}"\n'

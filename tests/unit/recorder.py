@@ -221,6 +221,13 @@ class Recorder:
         self.verbs.append(("set_buffer", text))
         self.arrives(text, self.from_, self.on)
 
+    def mask_vias(self, only: str, count: int) -> None:
+        vias = [index for index, (name, _) in enumerate(self.fields) if name == "Via"]
+        assert len(vias) == count
+        self.fields[vias[0]] = ("Via", only)
+        for index in reversed(vias[1:]):
+            del self.fields[index]
+
     def restore_vias(self, values: list[str]) -> None:
         self._set("Via", [self.header("Via"), *values])
 

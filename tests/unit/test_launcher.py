@@ -142,7 +142,7 @@ def test_a_mirror_out_of_reach_is_one_line_that_names_it(call: Call) -> None:
 def test_a_signal_reaches_the_command_and_its_exit_code_comes_back(sent: signal.Signals) -> None:
     command = "trap 'echo bye; exit 7' TERM INT; echo ready; while :; do sleep 0.05; done"
     launched = subprocess.Popen(
-        ["bash", "-c", f'. {LAUNCHER}; supervise "$@"', "launcher", "bash", "-c", command],
+        ["env", "--default-signal", "bash", "-c", f'. {LAUNCHER}; supervise "$@"', "launcher", "bash", "-c", command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -151,7 +151,10 @@ def test_a_signal_reaches_the_command_and_its_exit_code_comes_back(sent: signal.
     assert launched.stdout is not None
     assert launched.stdout.readline() == "ready\n"
     launched.send_signal(sent)
-    assert launched.communicate(timeout=60)[0] == "bye\n"
+    try:
+        assert launched.communicate(timeout=60)[0] == "bye\n"
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"the command goes on:\n{_run(['ps', '-eo', 'pid,ppid,stat,ignored,blocked,caught,args']).stdout}")
     assert launched.returncode == 7
 
 

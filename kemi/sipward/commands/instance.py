@@ -7,7 +7,7 @@ from typing import Annotated, NamedTuple
 import typer
 from pydantic_core import PydanticCustomError
 
-from sipward import settings
+from sipward import render, rpc, settings
 from sipward.commands import values
 from sipward.commands.options import DEFAULT, AsJson, Config
 from sipward.commands.terminal import fail, print_table
@@ -107,9 +107,7 @@ class _Health:
     """What the running node knows of instances."""
 
     def __init__(self, node: Settings) -> None:
-        from sipward.node import memory  # noqa: PLC0415 - not every command needs the processes
-
-        self._get = memory(node)
+        self._get = rpc.memory(render.run_dir(node))
         self._known: dict[Endpoint, str | None] = {}
 
     def of(self, uri: str) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sipward import settings, trunks
+from sipward import render, rpc, settings, trunks
 from sipward.commands import values
 from sipward.commands.options import (
     DEFAULT,
@@ -108,9 +108,9 @@ class _Targets:
     """Where trunks lead by the running node's word."""
 
     def __init__(self, node: Settings) -> None:
-        from sipward.node import memory, unresolved  # noqa: PLC0415 - not every command needs the processes
+        from sipward.node import unresolved  # noqa: PLC0415 - not every command needs the processes
 
-        get = memory(node)
+        get = rpc.memory(render.run_dir(node))
         self._live = Live(get) if get else None
         self._unresolved = unresolved(node) if get else {}
 
