@@ -33,7 +33,8 @@ In Kamailio's sync process (Redis to live table):
 - `store`        the only module that speaks to Redis
 - `prober`       asks instances whether they are there; what comes of it is `health`: pure
 
-On the command line: `cli`, `node` (starts and watches), `supervisor`, `render`, `rpc`, `settings`, `addresses`,
+On the command line: `cli`, and `commands` with a file each group (`number_check`, `number_table`, `instance_words` and
+`drain` are what they do, pure); `node` (starts and watches), `supervisor`, `render`, `rpc`, `settings`, `addresses`,
 `interfaces`, `store` and what a value may be, with `hosts` and `problems` below them. `reload` asks a running node to
 take its configuration again, `configuration` writes it; `backup` and `restore` carry a node to another machine.
 `actions` is NethVoice's API: `action_inputs` what it takes, `action_routes` and `action_node` what it does.
