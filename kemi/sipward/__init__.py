@@ -4,8 +4,12 @@ In Kamailio's workers (no I/O, no OpenSSL, nothing to install):
 
 - `guard`        the callbacks app_python3 calls, and the net under them
 - `flow`         a message's path, top to bottom
-- `routing`      where a request goes: pure
+- `routing`      where a request goes, with `inward` (to an instance) and `outward` (to a phone or trunk): pure
+- `decision`     what routing is asked, and what it may answer
+- `numbers`      dialled numbers and the rules they are looked up by: pure
 - `balance`      which instance of a tenant: pure
+- `failover`     the next target, when one is silent or broken
+- `limits`       how much of the node a tenant or trunk uses
 - `anchor`       which SDP goes through rtpengine
 - `media`, `sdp` what rtpengine is told, and descriptions as text: pure
 - `routeset`     our Route and Record-Route
@@ -13,7 +17,7 @@ In Kamailio's workers (no I/O, no OpenSSL, nothing to install):
 - `tokens`, `seal`  what rides sealed in a message and comes back
 - `passage`      what a transaction remembers
 - `edge`         the node as its workers see it
-- `live`         the entries of the live table
+- `live`         the entries of the live table, and how they are read
 - `uri`, `model` the words
 - `kamailio`     the only module that speaks to Kamailio
 - `icmp`         what a peer that was away has left in our sockets
