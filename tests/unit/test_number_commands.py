@@ -85,6 +85,16 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert server.call("DBSIZE") == "0"
 
 
+@pytest.mark.parametrize("command", ["show", "rm"])
+def test_a_number_there_is_only_in_another_spelling_is_told_as_it_is_spelt(
+    server: RedisServer, shell: Shell, command: str
+) -> None:
+    assert shell.fails(1, "number", command, "+390721405XX") == "there is no number +390721405XX"
+    shell.ok(*ADD)
+    told = "there is no number +390721405XX: 0721405XX is the same rule"
+    assert shell.fails(1, "number", command, "+390721405XX") == told
+
+
 def test_another_spelling_of_a_rule_is_refused(server: RedisServer, shell: Shell) -> None:
     shell.ok(*ADD)
     told = "rule: +390721405XX belongs to number 0721405XX"
