@@ -63,6 +63,10 @@ class Anchor:
         if not self._sip.media_delete(media.end(call)):
             self._sip.count("media-delete-failed")
 
+    def end_of_one(self, call: str) -> None:
+        """Give back the ports that the sender of the running BYE has in a call; it may have none."""
+        self._sip.media_delete(media.end_of_one(call))
+
     def _take(self, command: Callable[[str, str], str | None], flags: str, receiver: Side) -> bool:
         sip = self._sip
         kind, body = sip.content_type(), sip.body()

@@ -290,8 +290,12 @@ class Flow:
         method, back = sip.method(), self._edge.sockets[passage.back]
         if passage.renamed:
             sip.set_call_id(passage.renamed if passage.to is Side.SERVICE else passage.call_id)
-        if method == "BYE" and (200 <= status < 300 or status in ENDED):
+        if method == "BYE" and 200 <= status < 300:
             self._end(passage.media)
+        elif method == "BYE" and status in ENDED:
+            # Perhaps of an instance that was given up for another one, and has answered too late: that call goes on.
+            self._anchor.end_of_one(passage.media)
+            self._limiter.release(passage.media)
         dropped = self._unsaid(passage)
         self._strip(dropped)
         self._anchor.reply(method, status, passage, back)
