@@ -58,6 +58,11 @@ class Anchor:
         else:
             self._reject(passage.tenant)
 
+    def keep_out(self) -> None:
+        """Let a reply's SDP have no media."""
+        if self._sip.has_sdp():
+            self._sip.set_body(media.REJECTED, "application/sdp")
+
     def end(self, call: str) -> None:
         """Give a call's ports back."""
         if not self._sip.media_delete(media.end(call)):

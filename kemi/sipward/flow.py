@@ -287,6 +287,8 @@ class Flow:
         passage = Passage.recall(sip)
         if passage is None:
             return None
+        late = self._failover.set_apart(passage)
+        passage = late or passage
         method, back = sip.method(), self._edge.sockets[passage.back]
         if passage.renamed:
             sip.set_call_id(passage.renamed if passage.to is Side.SERVICE else passage.call_id)
@@ -298,7 +300,10 @@ class Flow:
             self._limiter.release(passage.media)
         dropped = self._unsaid(passage)
         self._strip(dropped)
-        self._anchor.reply(method, status, passage, back)
+        if late:
+            self._anchor.keep_out()
+        else:
+            self._anchor.reply(method, status, passage, back)
         self._routes.turn(passage, back)
         if passage.unhidden:
             return None
