@@ -199,6 +199,9 @@ class Flow:
     def _introduce(self, request: Request, relay: Relay) -> None:
         """Tell an instance where a request really comes from, and nothing that the sender made up."""
         self._strip(headers.INTERNAL if relay.asserts else headers.INTERNAL_AND_ASSERTED)
+        if request.method == "REGISTER":
+            # The way back is ours to say (RFC 3327): a registrar would send along any other one.
+            self._sip.remove_header("path")
         if request.method in INTRODUCED:
             trunk = f"{headers.TRUNK}: {relay.dialog.trunk}\r\n" if relay.dialog.trunk else ""
             self._sip.add_headers(f"{headers.FORWARDED_FOR}: {request.source.host}\r\n{trunk}")
@@ -219,7 +222,7 @@ class Flow:
         """Send the changed request statefully."""
         starts, more = not request.in_dialog, len(relay.targets) > 1
         self._sip.watch(failures=starts or request.method == "BYE")
-        fails_over = starts and (relay.to is Side.SERVICE or more)
+        fails_over = more or (starts and relay.to is Side.SERVICE)
         if fails_over:
             self._sip.keep_unsent()
         if self._sip.relay(self._failover.patience(request.method, relay.to, more) if starts else 0):

@@ -21,7 +21,7 @@ from sipward.live import Live
 from sipward.model import Endpoint, Side, Tenant, Trunk
 from sipward.numbers import canonical, dialled
 from sipward.seal import Sealer
-from sipward.tokens import MARK, PARAM, Account, Dialog, Hidden
+from sipward.tokens import MARK, PARAM, SPARE, Account, Dialog, Hidden
 from sipward.uri import Uri, name_addrs, parse
 
 
@@ -142,7 +142,8 @@ class Inward:
         targets = tuple(target for target in targets if not self._live.is_down(target))
         if not targets:
             return ALL_DOWN
-        dialog = Dialog(tenant.name, request.source, targets[0], late=not request.has_sdp, media=request.media)
+        late, spare = not request.has_sdp, targets[1 : 1 + SPARE]
+        dialog = Dialog(tenant.name, request.source, targets[0], late, media=request.media, others=spare)
         charged, asserts = charges(tenant, trunk), False
         if trunk:
             dialog = dialog._replace(trunk=trunk.name, fixed=trunk.media == "fixed")

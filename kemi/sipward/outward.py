@@ -7,7 +7,7 @@ from sipward.edge import Edge
 from sipward.live import Live
 from sipward.model import Endpoint, Tenant, Trunk
 from sipward.seal import Sealer
-from sipward.tokens import Binding, Dialog
+from sipward.tokens import SPARE, Binding, Dialog
 
 
 class Outward:
@@ -58,7 +58,7 @@ class Outward:
         # Nobody asks a carrier whether it is there: one that has failed is the last choice, but one it is.
         targets = tuple(sorted(family, key=self._live.is_resting)) if len(family) > 1 else tuple(family)
         dialog = self._dialog(request, tenant.name, targets[0], inner)
-        dialog = dialog._replace(trunk=trunk.name, fixed=trunk.media == "fixed")
+        dialog = dialog._replace(trunk=trunk.name, fixed=trunk.media == "fixed", others=targets[1 : 1 + SPARE])
         side = self._edge.network_of(first.host)
         asserts, charged = tenant.identity == "pass", charges(tenant, trunk)
         return Relay(side, targets, dialog, None, tenant.redirect, asserts, charges=charged)

@@ -47,7 +47,9 @@ class Router:
             if not self._is_inner_end(dialog, request.source):
                 return NOT_YOURS
             side = self._edge.network_of(dialog.outer.host)
-            return Relay(side, (dialog.outer,), dialog, asserts=self.asserts_outside(dialog.tenant, dialog.trunk))
+            return Relay(
+                side, self._outer_ends(dialog), dialog, asserts=self.asserts_outside(dialog.tenant, dialog.trunk)
+            )
         if not self._is_outer_end(dialog, request.source):
             return NOT_YOURS
         hidden = Hidden.of(self._sealer, request.uri)
@@ -56,17 +58,21 @@ class Router:
 
     def _is_inner_end(self, dialog: Dialog, source: Endpoint) -> bool:
         """Whether `source` may speak for the inner end: the instance itself, or a sibling that took over from it."""
-        if source.host == dialog.inner.host:
+        if dialog.may_be(dialog.inner, source):
             return True
         now = self._live.named(dialog.tenant)
         return now is not None and any(source.host == instance.endpoint.host for instance in now.instances)
 
-    def _is_outer_end(self, dialog: Dialog, source: Endpoint) -> bool:
-        """Whether `source` may speak for the outer end: its own address, or any other one of the carrier.
+    def _outer_ends(self, dialog: Dialog) -> tuple[Endpoint, ...]:
+        """Where the outer end is: its flow, and where a carrier listens, should its connection be gone by now."""
+        outer = dialog.outer
+        trunk = self._live.trunk(dialog.trunk) if dialog.trunk and outer.transport != "udp" else None
+        listening = [end for end in trunk.targets if end[:2] == outer[:2] and end != outer] if trunk else []
+        return (outer, *listening[:1])
 
-        The port may have moved with the NAT's binding or a new connection, the address is the party's own.
-        """
-        if source.host == dialog.outer.host:
+    def _is_outer_end(self, dialog: Dialog, source: Endpoint) -> bool:
+        """Whether `source` may speak for the outer end: its own address, or any other one of the carrier."""
+        if dialog.may_be(dialog.outer, source):
             return True
         return bool(dialog.trunk) and any(trunk.name == dialog.trunk for trunk in self._live.trunks_from(source))
 

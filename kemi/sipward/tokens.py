@@ -24,6 +24,9 @@ PARAM = "sw"
 MARK = f"{PARAM}-"
 """What a sealed text begins with where it stands alone: as a user part, or as a Call-ID."""
 
+SPARE = 8
+"""How many further targets a dialog knows: its text rides in every message of it."""
+
 _TRANSPORTS = ("udp", "tcp", "tls")
 _MALFORMED = (IndexError, ValueError)
 """What reading raises when the content was sealed by a release that wrote it otherwise."""
@@ -35,7 +38,8 @@ class Dialog(NamedTuple):
     `late`: the INVITE came without an offer (RFC 3264, 4). `renamed`: the outer end knows another Call-ID. `media`:
     what tells the media of this INVITE from that of another one with the same Call-ID (forked, or merged: RFC 3261,
     8.2.2.2). `trunk`: the outer end is a carrier, any of that trunk's addresses. `fixed`: its SDP says where its RTP
-    comes from. `unhidden`: its instance wants to be seen as it is.
+    comes from. `unhidden`: its instance wants to be seen as it is. `others`: the targets that were to be tried after
+    the first: one may have become the end that it was meant to be, and be nobody's any more when it speaks.
     """
 
     tenant: str
@@ -47,13 +51,24 @@ class Dialog(NamedTuple):
     trunk: str = ""
     fixed: bool = False
     unhidden: bool = False
+    others: tuple[Endpoint, ...] = ()
+
+    def may_be(self, end: Endpoint, source: Endpoint) -> bool:
+        """Whether `source` may speak for an end, as far as the dialog knows.
+
+        The port may have moved with a NAT's binding or a new connection, the address is the party's own.
+        """
+        return source.host == end.host or any(source.host == other.host for other in self.others)
 
     def seal(self, sealer: Sealer, call_id: str) -> str:
         """The text for a Record-Route of the dialog `call_id`."""
-        flags = self.late | self.renamed << 1 | self.fixed << 2 | self.unhidden << 3
+        flags = self.late | self.renamed << 1 | self.fixed << 2 | self.unhidden << 3 | bool(self.others) << 4
         head = flags.to_bytes() + self.media.to_bytes(4, "big")
         names = f"{self.tenant}\0{self.trunk}" if self.trunk else self.tenant
-        content = head + _pack(self.outer) + _pack(self.inner) + names.encode()
+        ends = _pack(self.outer) + _pack(self.inner)
+        if self.others:
+            ends += bytes((len(self.others),)) + b"".join(map(_pack, self.others))
+        content = head + ends + names.encode()
         return sealer.seal(b"dialog", content, call_id.encode())
 
     @classmethod
@@ -66,9 +81,10 @@ class Dialog(NamedTuple):
             outer, at = _unpack(content, 5)
             inner, at = _unpack(content, at)
             flags, media = content[0], int.from_bytes(content[1:5], "big")
+            others, at = _unpack_several(content, at) if flags & 16 else ((), at)
             tenant, _, trunk = content[at:].decode().partition("\0")
             late, renamed, fixed, unhidden = (bool(flags & bit) for bit in (1, 2, 4, 8))
-            return cls(tenant, outer, inner, late, renamed, media, trunk, fixed, unhidden)
+            return cls(tenant, outer, inner, late, renamed, media, trunk, fixed, unhidden, others)
         except _MALFORMED:
             return None
 
@@ -182,6 +198,16 @@ def _unpack(content: bytes, at: int) -> tuple[Endpoint, int]:
         raise ValueError("too short")
     host = inet_ntop(AF_INET6 if kind & 0x80 else AF_INET, content[at + 1 : port])
     return Endpoint(_TRANSPORTS[kind & 0x7F], host, int.from_bytes(content[port : port + 2], "big")), port + 2
+
+
+def _unpack_several(content: bytes, at: int) -> tuple[tuple[Endpoint, ...], int]:
+    """Endpoints, whose number stands at `at`."""
+    found: list[Endpoint] = []
+    count, at = content[at], at + 1
+    for _ in range(count):
+        end, at = _unpack(content, at)
+        found.append(end)
+    return tuple(found), at
 
 
 def _split(content: bytes, at: int) -> tuple[str, str]:

@@ -368,3 +368,22 @@ def test_audio_crosses_a_carrier_that_leads_back_to_us(
     caller.wait()
     callee.wait()
     expect_audio(pbx, callee.machine)
+
+
+def test_a_call_that_a_second_border_took_goes_on_when_the_trunk_is_removed(
+    node: Node, trunk: Make, acme: Tenant, instance: Agent, carrier: Agent, second_border: Agent
+) -> None:
+    name = trunk(carrier.host, second_border.host, tenants=[acme.name])
+    ours = instance.begin("INVITE", f"sip:054@{carrier.host}", body=instance.sdp())
+    carrier.reply(carrier.expect("INVITE"), 503, tag="i")
+    carrier.expect("ACK")
+    invite = second_border.expect("INVITE")
+    theirs = Talk.answering(second_border, invite, "s")
+    second_border.reply(invite, 200, tag="s", body=carrier.sdp())
+    ours.learn(instance.expect(200)).ack()
+    second_border.expect("ACK")
+    node.trunk_remove(name)
+    ours.send("INFO")
+    second_border.reply(second_border.expect("INFO"), 200)
+    instance.expect(200)
+    theirs.hang_up(instance)

@@ -488,3 +488,22 @@ def changed(talk: Talk, peer: Agent) -> None:
     talk.agent.expect(200)
     talk.ack()
     peer.expect("ACK")
+
+
+def test_a_call_that_a_second_instance_took_goes_on_when_that_one_is_removed(
+    node: Node, tenant: Make, phone: Agent, instance: Agent, second: Agent
+) -> None:
+    pair = tenant(*values(instance, second))
+    ours = phone.begin("INVITE", f"sip:200@{pair.domain}", body=phone.sdp())
+    instance.reply(instance.expect("INVITE"), 503, tag="i")
+    instance.expect("ACK")
+    invite = second.expect("INVITE")
+    theirs = Talk.answering(second, invite, "s")
+    second.reply(invite, 200, tag="s", body=second.sdp())
+    ours.learn(phone.expect(200)).ack()
+    second.expect("ACK")
+    node.route_add(pair.name, [pair.domain], values(instance))
+    theirs.send("INFO")
+    phone.reply(phone.expect("INFO"), 200)
+    second.expect(200)
+    ours.hang_up(second)

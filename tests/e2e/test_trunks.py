@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from lab.addresses import BORDER_NETWORK
-from lab.agent import Agent, Talk, answered_call, busy_call, refused_call, registered
+from lab.agent import Agent, Listener, Talk, answered_call, busy_call, refused_call, registered
 from lab.calls import expect_audio
 from lab.network import Machine
 from lab.node import Node
@@ -365,3 +365,32 @@ def test_a_phone_of_the_carriers_network_still_registers_and_is_called(
         bound = registered(customer, instance, acme.domain)
         ours, _ = answered_call(instance, customer, bound)
         ours.hang_up(customer)
+
+
+def test_a_carrier_that_has_closed_its_connection_is_called_where_it_listens(
+    acme: Tenant, number: Make, trunk: Make, carrier: Agent, instance: Agent
+) -> None:
+    telco = carrier.machine
+    trunk(telco.address, transport="tcp")
+    number("0721405123", tenant=acme.name)
+    with Agent(telco, "tcp") as border, Listener(telco) as listener:
+        contact = f"<sip:{listener.hostport};transport=tcp>"
+        ours = border.begin("INVITE", f"sip:0721405123@{border.node}", body=border.sdp(), contact=contact)
+        invite = instance.expect("INVITE")
+        theirs = Talk.answering(instance, invite, "c")
+        instance.reply(invite, 200, tag="c", body=instance.sdp())
+        ours.learn(border.expect(200)).ack()
+        instance.expect("ACK")
+        border.socket.close()
+        theirs.send("BYE")
+        listener.reply(listener.expect("BYE"), 200)
+        instance.expect(200)
+
+
+def test_a_path_that_a_phone_writes_reaches_no_registrar(acme: Tenant, phone: Agent, instance: Agent) -> None:
+    path = "Path: <sip:198.51.100.9;lr>"
+    phone.begin("REGISTER", f"sip:{acme.domain}", headers=[path, f"Contact: <sip:7@{phone.hostport}>"])
+    asked = instance.expect("REGISTER")
+    assert not asked.headers("Path")
+    instance.reply(asked, 401)
+    phone.expect(401)

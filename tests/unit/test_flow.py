@@ -575,7 +575,7 @@ def test_who_took_over_is_the_inner_end_from_then_on() -> None:
     failed(sip, 408, True)
     answered(sip, reply(200, "INVITE", way), PBX2)
     text = sip.record_routes()[0].partition(";sw=")[2].partition(";")[0]
-    assert Dialog.open(SEALER, text, "1@h") == DIALOG._replace(inner=PBX2, late=False)
+    assert Dialog.open(SEALER, text, "1@h") == DIALOG._replace(inner=PBX2, late=False, others=(PBX2,))
 
 
 # --- the log ---------------------------------------------------------------------------------------------------------

@@ -651,7 +651,7 @@ def test_an_instances_call_goes_to_its_tenants_trunk_with_the_carriers_uri() -> 
     decision = outward(trunked(CARRIER))
     assert isinstance(decision, Relay)
     assert decision == Relay(
-        Side.OUTSIDE, (SBC, SBC2), Dialog("acme", SBC, PBX, trunk="carrier", fixed=True), asserts=True
+        Side.OUTSIDE, (SBC, SBC2), Dialog("acme", SBC, PBX, trunk="carrier", fixed=True, others=(SBC2,)), asserts=True
     )
     assert outward(trunked(CARRIER, asserted="remove")) == decision._replace(asserts=False)
 
@@ -710,6 +710,24 @@ def test_any_address_of_the_carrier_may_speak_in_its_dialog_and_no_other(source:
     sealed = Dialog("acme", SBC, PBX, trunk="carrier").seal(SEALER, CALL_ID)
     found = trunked(CARRIER).route(request("sip:7@h", source=source, in_dialog=True, route=route(sealed), method="BYE"))
     assert led_to(found) == outcome
+
+
+def test_a_carriers_connection_that_is_gone_is_no_reason_not_to_reach_it() -> None:
+    listening = SBC._replace(transport="tcp")
+    flow = listening._replace(port=40000)
+    router = trunked(CARRIER._replace(targets=(SBC, listening)))
+    for outer, ends in ((flow, (flow, listening)), (listening, (listening,)), (SBC, (SBC,))):
+        sealed = route(Dialog("acme", outer, PBX, trunk="carrier").seal(SEALER, CALL_ID))
+        found = router.route(from_instance("sip:7@h", in_dialog=True, route=sealed))
+        assert isinstance(found, Relay)
+        assert found.targets == ends
+
+
+@pytest.mark.parametrize("call_goes_on", [True, False])
+def test_a_target_that_took_over_may_speak_when_it_is_nobodys_any_more(call_goes_on: bool) -> None:
+    dialog = Dialog("acme", PHONE, PBX, others=(RIVAL,) if call_goes_on else ())
+    bye = from_instance("sip:7@h", source=RIVAL, in_dialog=True, route=route(dialog.seal(SEALER, CALL_ID)))
+    assert isinstance(trunked(CARRIER).route(bye), Relay) is call_goes_on
 
 
 @pytest.mark.parametrize("trusted", ["pass", "remove"])

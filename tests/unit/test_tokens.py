@@ -4,7 +4,7 @@ import pytest
 
 from sipward.model import Endpoint
 from sipward.seal import Sealer
-from sipward.tokens import Binding, Dialog, Hidden
+from sipward.tokens import Account, Binding, Dialog, Hidden
 from sipward.uri import Uri
 
 SEALER = Sealer([b"k" * 16])
@@ -120,3 +120,32 @@ def test_any_other_text_is_none(text: str) -> None:
     assert Dialog.open(SEALER, text, "1") is None
     assert Binding.open(SEALER, text) is None
     assert Hidden.open(SEALER, text) is None
+
+
+@pytest.mark.parametrize("others", [(), (PBX,), (PBX, PHONE, PBX._replace(host="2001:db8::1"))])
+@pytest.mark.parametrize("trunk", ["", "carrier"])
+def test_a_dialog_knows_the_targets_that_may_have_taken_over(others: tuple[Endpoint, ...], trunk: str) -> None:
+    dialog = Dialog("acme", PHONE, PBX, media=7, trunk=trunk, fixed=True, unhidden=True, others=others)
+    assert Dialog.open(SEALER, dialog.seal(SEALER, "1"), "1") == dialog
+
+
+def test_any_of_a_dialogs_targets_may_speak_for_it_from_any_port() -> None:
+    dialog = Dialog("acme", PHONE, PBX, others=(PBX._replace(host="10.5.4.99"),))
+    assert dialog.may_be(dialog.inner, PBX._replace(port=9))
+    assert dialog.may_be(dialog.inner, PBX._replace(host="10.5.4.99", port=9))
+    assert not dialog.may_be(dialog.inner, PBX._replace(host="10.5.4.98"))
+
+
+def test_an_account_opens_for_its_trunk_alone() -> None:
+    account = Account("acme", "sip:0721@10.5.4.11:5080;line=1")
+    text = account.seal(SEALER, "carrier")
+    assert text.startswith("sw-")
+    assert Account.open(SEALER, text, "carrier") == account
+    assert Account.open(SEALER, text, "other") is None
+    assert Account.open(SEALER, text.removeprefix("sw-"), "carrier") is None
+    assert Account.open(SEALER, Hidden("acme", "h").seal(SEALER), "carrier") is None
+
+
+@pytest.mark.parametrize("content", [b"", b"\x05acm", b"\x02\xff\xfe", b"\x01a\xff"])
+def test_an_account_of_another_release_is_not_ours_and_does_not_raise(content: bytes) -> None:
+    assert Account.open(SEALER, f"sw-{SEALER.seal(b'account', content, b'carrier')}", "carrier") is None
