@@ -121,7 +121,13 @@ class Flow:
             request, routes, decision = self._reread(request, routes)
         match decision:
             case Relay():
-                return self._relay(request, decision, routes, Seen(call_id, back))
+                try:
+                    return self._relay(request, decision, routes, Seen(call_id, back))
+                except BaseException:
+                    # The guard answers it: a call that has never begun keeps no place.
+                    if decision.charges:
+                        self._limiter.release(name(request, decision))
+                    raise
             case Answer():
                 if decision.code == 404 and not sip.has_routes():
                     decision = NOT_READY

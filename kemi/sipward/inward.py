@@ -68,7 +68,7 @@ class Inward:
         if hidden := Hidden.of(self._sealer, uri):
             tenant = self._live.named(hidden.tenant) if trunk.serves(hidden.tenant) else None
             return self._to_hidden(request, tenant, hidden, trunk) if tenant else NOT_SERVED
-        if decision := self._to_number(request, self._dialled(request, trunk), trunk):
+        if decision := self._to_number(request, self.dialled(request, trunk), trunk):
             return decision
         tenant = self._live.tenant(uri.host)
         return self._to_tenant(request, tenant, trunk) if tenant and trunk.serves(tenant.name) else UNKNOWN_NUMBER
@@ -85,7 +85,7 @@ class Inward:
             return NOT_SERVED
         return self._to_tenant(request, found.tenant, trunk, found.rule)
 
-    def _dialled(self, request: Request, trunk: Trunk) -> str:
+    def dialled(self, request: Request, trunk: Trunk) -> str:
         """The canonical number that a carrier has dialled, from where it puts it; "" when there is none."""
         if trunk.number == "r-uri":
             return self._number(request.uri)
