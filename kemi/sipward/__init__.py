@@ -36,5 +36,6 @@ In Kamailio's sync process (Redis to live table):
 On the command line: `cli`, `node` (starts and watches), `supervisor`, `render`, `rpc`, `settings`, `addresses`,
 `interfaces`, `store` and what a value may be, with `hosts` and `problems` below them. `reload` asks a running node to
 take its configuration again, `configuration` writes it; `backup` and `restore` carry a node to another machine.
+`explain` says what the running node would do with a request, by its own routing.
 `actions` is NethVoice's API: `action_inputs` what it takes, `action_routes` and `action_node` what it does.
 """

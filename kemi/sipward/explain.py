@@ -141,7 +141,7 @@ def told(node: Edge, get: Get, question: Question) -> dict[str, Any]:
 
 def _request(question: Question, side: Side) -> Request:
     """As it would arrive: what a header does not say is as most would write it."""
-    headers = {"to": f"<{question.uri}>"} | question.headers
+    headers = {"to": f"<{question.uri}>", **question.headers}
     callee, contact = _address(headers["to"]), _address(headers.get("contact", ""))
     return Request(
         method=question.method,
