@@ -33,6 +33,8 @@ NUMBERS = ("0721405", "072140512", "07214051234", "0541201", "06123", "0114444",
 SPELLINGS = ("{0}", "+39{0}", "0039{0}", "%2B39{0}", "{1}-{2}", "({1}){2}.", "{0};npdi",
              "{0};phone-context=+39", "+39{1}.{2}")  # fmt: skip
 
+NAMES = ("sip.telco.example", "tcp.telco.example", "all.telco.example")
+"""Of three trunks, in Request-URIs to them."""
 VALUES = (
     "<sip:{0}@telco.example>",
     '"A, B" <sip:{0}@telco.example;user=phone>;x=1',
@@ -211,12 +213,13 @@ def world(lab: Lab, node: Node, tenant: Make, number: Make, trunk: Make) -> Iter
         modern: Tenant = tenant({"uri": uri(first6)})
         node.rpc("htable.sets", "health", f"udp:{dead.hostport}", "silent")
 
-        exact = trunk(one.host, two.host, tenants=[acme.name, globex.name, half.name], hosts=["sip.telco.example"])
+        exact = trunk(one.host, two.host, tenants=[acme.name, globex.name, half.name], hosts=[NAMES[0]])
         trunk(one.host, tenants=[initech.name, sleepy.name, modern.name])
         # One address has two trunks; the second border is a trunk of its own as well.
         trunk(f"{wide.host}/32", tenants=["*"], number="p-called-party-id")
-        trunk(BORDER_NETWORK, tenants=["*"], number="to", hosts=["names.telco.example"])
-        trunk(by_tcp.host, transport="tcp", tenants=[acme.name, initech.name], number="diversion")
+        trunk(BORDER_NETWORK, tenants=["*"], number="to", hosts=[NAMES[2]])
+        tcp = {"transport": "tcp", "hosts": [NAMES[1]]}
+        trunk(by_tcp.host, tenants=[acme.name, initech.name], number="diversion", **tcp)
         trunk(six.host, tenants=[acme.name, globex.name], number="p-preferred-identity")
         node.rpc("htable.setxs", "resting", f"udp:{one.hostport}", "503", 3600)
 
@@ -238,7 +241,7 @@ def world(lab: Lab, node: Node, tenant: Make, number: Make, trunk: Make) -> Iter
             instances=[first, second, third_pbx, own, first6, stranger],
             silent=[dead, listener, border],
             domains=[t.domain for t in (acme, globex, initech, sleepy, half, empty, drained, modern)],
-            hosts=[one.host, "sip.telco.example", "names.telco.example", f"[{six.host}]", wide.host],
+            hosts=[*NAMES, one.host, f"[{six.host}]", wide.host],
             contact=registered(phone, third_pbx, initech.domain),
         )
 
