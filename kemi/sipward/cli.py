@@ -144,20 +144,28 @@ def restore_command(
 def explain_call(
     source: Annotated[str, typer.Option("--from", metavar="ADDRESS[:PORT]", help="Where the request comes from.")],
     to: Annotated[str, typer.Option("--to", metavar="URI", help="Its Request-URI.")],
-    method: Annotated[str, typer.Option(help="Its method.")] = "INVITE",
     transport: Annotated[str, typer.Option(help="udp or tcp.")] = "udp",
+    method: Annotated[str, typer.Option(help="Its method.")] = "INVITE",
     caller: Annotated[str, typer.Option(metavar="URI", help="Its From.")] = "",
     header: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A header field; may be repeated.")
     ] = None,
+    sdp: Annotated[bool, typer.Option("--sdp/--no-sdp", help="Whether it brings an offer.")] = True,
     config: Config = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
     """Say what the running node would do with a request, and why."""
     from sipward import explain  # noqa: PLC0415 - only this command needs the routing
 
-    fields = {name.lower(): value for name, _, value in (text.partition("=") for text in header or [])}
-    found = explain.explain(settings.load(config), explain.read(source, transport, to, method, caller, fields))
+    try:
+        asked = explain.read(
+            source, to, transport=transport, method=method, caller=caller, headers=header or (), sdp=sdp
+        )
+        found = explain.explain(settings.load(config), asked)
+    except explain.QuestionError as error:
+        fail(str(error), 2)
+    except explain.NoNodeError as error:
+        fail(str(error), 1)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:

@@ -68,7 +68,7 @@ class Inward:
         if hidden := Hidden.of(self._sealer, uri):
             tenant = self._live.named(hidden.tenant) if self._is_served(hidden.tenant, trunk) else None
             return self._to_hidden(request, tenant, hidden, trunk) if tenant else NOT_SERVED
-        if decision := self._to_number(request, self._dialled(request, trunk), trunk):
+        if decision := self._to_number(request, self.dialled(request, trunk), trunk):
             return decision
         tenant = self._live.tenant(uri.host)
         return self._to_tenant(request, tenant, trunk) if tenant and trunk.serves(tenant.name) else UNKNOWN_NUMBER
@@ -90,7 +90,7 @@ class Inward:
             return tenant.partition("@")[2] in {"", trunk.name}
         return trunk.serves(tenant)
 
-    def _dialled(self, request: Request, trunk: Trunk) -> str:
+    def dialled(self, request: Request, trunk: Trunk) -> str:
         """The canonical number that a carrier has dialled, from where it puts it; "" when there is none."""
         if trunk.number == "r-uri":
             return self._number(request.uri)

@@ -132,6 +132,17 @@ def test_a_call_without_media_takes_no_place() -> None:
     assert running(sip) == {"acme": 0}
 
 
+def test_a_call_that_an_exception_ends_takes_no_place() -> None:
+    def broken(flags: str, sdp: str) -> str:
+        raise UnicodeDecodeError("utf-8", b"\xe9", 0, 1, "invalid")
+
+    memory: dict[tuple[str, str], str] = {("calls", "acme"): "0"}
+    with pytest.raises(UnicodeDecodeError):
+        calling(memory=memory, media_offer=broken)
+    assert int(memory["calls", "acme"]) == 0
+    assert not [key for key in memory if key[0] == "charges"]
+
+
 def test_a_call_that_cannot_be_sent_takes_no_place() -> None:
     assert running(calling(sendable=False)) == {"acme": 0}
 
