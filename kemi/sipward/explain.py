@@ -112,7 +112,7 @@ def _request(question: Question, side: Side) -> Request:
 
 
 def _way(node: Edge, request: Request, relay: Relay) -> dict[str, Any]:
-    socket = node.socket_for(relay.to, relay.targets[0])
+    socket = node.socket_for(relay.to, relay.targets[0], relay.dialog.port)
     return {
         "decision": "relay",
         "to": str(relay.to),
@@ -121,9 +121,15 @@ def _way(node: Edge, request: Request, relay: Relay) -> dict[str, Any]:
         "rule": relay.rule,
         "targets": [str(target) for target in relay.targets],
         "uri": str(relay.uri or request.uri),
-        "socket": str(socket.local) if socket else "none of this family and transport",
+        "socket": _socket(relay, socket),
         "media": _profile(request, relay, socket) if request.has_sdp and socket else "",
     }
+
+
+def _socket(relay: Relay, socket: Socket | None) -> str:
+    if relay.holder and not relay.dialog.port:
+        return "a port of its own (trunks.own_ports) that it has not been given yet"
+    return str(socket.local) if socket else "none of this family and transport"
 
 
 def _profile(request: Request, relay: Relay, socket: Socket) -> str:

@@ -19,6 +19,7 @@ from sipward.limits import Limiter
 from sipward.live import Live
 from sipward.model import Endpoint, Side, Socket
 from sipward.passage import Passage
+from sipward.ports import Ports, is_removal
 from sipward.routeset import Routes, RouteSet
 from sipward.routing import Router
 from sipward.seal import Sealer
@@ -49,6 +50,8 @@ NO_MEDIA = Answer(503, "Service Unavailable", "media-unavailable", retry_after=5
 UNREACHABLE = Answer(503, "Service Unavailable", "instance-unreachable", retry_after=10)
 FLOW_FAILED = Answer(430, "Flow Failed", "flow-failed")
 """The phone's connection is gone (RFC 5626, 5.3.1)."""
+NO_PORT = Answer(503, "Service Unavailable", "no-port", retry_after=300)
+"""All ports that registrations may have to themselves are taken."""
 NOT_READY = Answer(503, "Service Unavailable", "not-ready", retry_after=2)
 """The live table has not been loaded yet: nobody can be told that a domain is unknown."""
 
@@ -74,6 +77,7 @@ class Flow:
         self._routes = RouteSet(sip, edge, self._conceal)
         self._anchor = Anchor(sip, edge, self._log)
         self._limiter = Limiter(sip)
+        self._ports = Ports(sip, edge.own_ports)
         self._failover = Failover(sip, edge, self._sealer, self._live, self._log)
 
     # --- requests ------------------------------------------------------------------------------------------------
@@ -116,10 +120,14 @@ class Flow:
         request = sip.request(side, sender, routes.own, call_id)
         if request is None:
             return self._answer(FOREIGN_SCHEME)
+        if port := self._edge.own_port(back):
+            request = request._replace(port=port)
         decision = self._router.route(request)
         if decision is NO_DIALOG and request.in_dialog:
             request, routes, decision = self._reread(request, routes)
         match decision:
+            case Relay(holder=holder) if holder:
+                return self._register_from_own_port(request, decision, routes, Seen(call_id, back))
             case Relay():
                 return self._relay(request, decision, routes, Seen(call_id, back))
             case Answer():
@@ -142,11 +150,17 @@ class Flow:
                     return request, routes, decision
         return request, routes, NO_DIALOG
 
+    def _register_from_own_port(self, request: Request, relay: Relay, routes: Routes, seen: Seen) -> None:
+        port = self._ports.take(relay.holder)
+        if not port:
+            return self._answer(NO_PORT, relay.dialog.tenant)
+        return self._relay(request, relay._replace(dialog=relay.dialog._replace(port=port)), routes, seen)
+
     def _relay(self, request: Request, relay: Relay, routes: Routes, seen: Seen) -> None:
         """Change the request for the side it goes to, and send it."""
         sip, outwards = self._sip, relay.to is not Side.SERVICE
         target = relay.targets[0]
-        socket = self._edge.socket_for(relay.to, target)
+        socket = self._edge.socket_for(relay.to, target, relay.dialog.port)
         if socket is None:
             return self._answer(NO_SOCKET, relay.dialog.tenant)
         if relay.charges and (refusal := self._limiter.refusal(request.method, relay.charges, name(request, relay))):
@@ -242,6 +256,8 @@ class Flow:
             fixed=relay.dialog.fixed,
             unhidden=relay.dialog.unhidden,
             next=relay.targets[1:],
+            holds=bool(relay.holder),
+            leaves=bool(relay.holder) and is_removal(self._sip.contacts(), self._sip.header("Expires")),
         ).remember(self._sip)
 
     def _cancel(self) -> None:
@@ -279,6 +295,8 @@ class Flow:
             self._end(passage.media)
         self._anchor.reply(method, status, passage, back)
         self._routes.turn(passage, back)
+        if passage.holds and 200 <= status < 300 and (dialog := self._dialog(passage)):
+            self._ports.answered(dialog.port, passage.leaves)
         if passage.unhidden:
             return None
         if passage.to is not Side.SERVICE:
@@ -286,7 +304,7 @@ class Flow:
             if method == "REGISTER":
                 self._conceal.registered_outside(passage.tenant, passage.trunk)
         elif method == "REGISTER":
-            dialog = Dialog.open(self._sealer, passage.dialog, passage.call_id)
+            dialog = self._dialog(passage)
             self._conceal.registered(passage.tenant, dialog.outer if dialog else None)
         else:
             self._conceal.reply(status, passage.origin, passage.tenant, back)
@@ -341,6 +359,9 @@ class Flow:
         """A call that nobody has ended in hours counts no more."""
         for each in self._sip.forgotten().split():
             self._sip.leave(each)
+
+    def _dialog(self, passage: Passage) -> Dialog | None:
+        return Dialog.open(self._sealer, passage.dialog, passage.call_id)
 
     # --- small things --------------------------------------------------------------------------------------------
 

@@ -137,7 +137,8 @@ class Inward:
         targets = tuple(target for target in targets if not self._live.is_down(target))
         if not targets:
             return ALL_DOWN
-        dialog = Dialog(tenant.name, request.source, targets[0], late=not request.has_sdp, media=request.media)
+        late, media, port = not request.has_sdp, request.media, request.port
+        dialog = Dialog(tenant.name, request.source, targets[0], late, media=media, port=port)
         charged, asserts = charges(tenant, trunk), False
         if trunk:
             dialog = dialog._replace(trunk=trunk.name, fixed=trunk.media == "fixed")

@@ -8,7 +8,8 @@
 | Account | the user part of an instance's REGISTER to a carrier | tenant, the instance's own Contact | the trunk |
 
 The outer end is the flow to a phone or carrier: its real address and transport (RFC 5626, 3.3 knows the idea as a flow
-token). Our socket follows from it: there is one socket for each side, transport and family.
+token). Our socket follows from it: there is one socket for each side, transport and family, but for registrations that
+have a port of ours to themselves.
 """
 
 from functools import lru_cache
@@ -35,7 +36,8 @@ class Dialog(NamedTuple):
     `late`: the INVITE came without an offer (RFC 3264, 4). `renamed`: the outer end knows another Call-ID. `media`:
     what tells the media of this INVITE from that of another one with the same Call-ID (forked, or merged: RFC 3261,
     8.2.2.2). `trunk`: the outer end is a carrier, any of that trunk's addresses. `fixed`: its SDP says where its RTP
-    comes from. `unhidden`: its instance wants to be seen as it is.
+    comes from. `unhidden`: its instance wants to be seen as it is. `port`: our own one towards the outer end, 0 for the
+    ordinary one.
     """
 
     tenant: str
@@ -47,13 +49,15 @@ class Dialog(NamedTuple):
     trunk: str = ""
     fixed: bool = False
     unhidden: bool = False
+    port: int = 0
 
     def seal(self, sealer: Sealer, call_id: str) -> str:
         """The text for a Record-Route of the dialog `call_id`."""
-        flags = self.late | self.renamed << 1 | self.fixed << 2 | self.unhidden << 3
+        flags = self.late | self.renamed << 1 | self.fixed << 2 | self.unhidden << 3 | bool(self.port) << 4
         head = flags.to_bytes() + self.media.to_bytes(4, "big")
         names = f"{self.tenant}\0{self.trunk}" if self.trunk else self.tenant
-        content = head + _pack(self.outer) + _pack(self.inner) + names.encode()
+        port = self.port.to_bytes(2, "big") if self.port else b""
+        content = head + _pack(self.outer) + _pack(self.inner) + port + names.encode()
         return sealer.seal(b"dialog", content, call_id.encode())
 
     @classmethod
@@ -66,9 +70,11 @@ class Dialog(NamedTuple):
             outer, at = _unpack(content, 5)
             inner, at = _unpack(content, at)
             flags, media = content[0], int.from_bytes(content[1:5], "big")
-            tenant, _, trunk = content[at:].decode().partition("\0")
-            late, renamed, fixed, unhidden = (bool(flags & bit) for bit in (1, 2, 4, 8))
-            return cls(tenant, outer, inner, late, renamed, media, trunk, fixed, unhidden)
+            late, renamed, fixed, unhidden, has_port = (bool(flags & bit) for bit in (1, 2, 4, 8, 16))
+            names = at + 2 if has_port else at
+            tenant, _, trunk = content[names:].decode().partition("\0")
+            port = int.from_bytes(content[at:names], "big")
+            return cls(tenant, outer, inner, late, renamed, media, trunk, fixed, unhidden, port)
         except _MALFORMED:
             return None
 

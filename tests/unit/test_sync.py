@@ -480,7 +480,7 @@ class Dns:
 
 
 def target(found: Node) -> str:
-    trunk = live.decode_trunk(found.memory.tables[live.TABLE].get("%carrier", '["",[],[],"","","",[]]'))
+    trunk = live.decode_trunk(found.memory.tables[live.TABLE].get("%carrier", '["",[],[],"","","",[],false]'))
     return " ".join(end.host for end in trunk.targets)
 
 
