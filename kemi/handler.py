@@ -1,5 +1,6 @@
 """What app_python3 loads. Builds everything once, before Kamailio forks, and hands over the callbacks."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -25,4 +26,7 @@ def mod_init() -> Callbacks:
         giving = port_keeper.PortKeeper(table, own_ports, settings.ports_file) if own_ports else None
         sync.run(table, settings, rules.Rules.of(settings, addresses), look_up, asking, ports=giving)
 
+    # What is loaded by now stays: the collector of garbage need not walk through it in every worker.
+    gc.collect()
+    gc.freeze()
     return Callbacks(kamailio, Flow(kamailio, node), follow_redis)

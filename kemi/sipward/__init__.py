@@ -4,8 +4,12 @@ In Kamailio's workers (no I/O, no OpenSSL, nothing to install):
 
 - `guard`        the callbacks app_python3 calls, and the net under them
 - `flow`         a message's path, top to bottom
-- `routing`      where a request goes: pure
+- `routing`      where a request goes, with `inward` (to an instance) and `outward` (to a phone or trunk): pure
+- `decision`     what routing is asked, and what it may answer
+- `numbers`      dialled numbers and the rules they are looked up by: pure
 - `balance`      which instance of a tenant: pure
+- `failover`     the next target, when one is silent or broken
+- `limits`       how much of the node a tenant or trunk uses
 - `anchor`       which SDP goes through rtpengine
 - `media`, `sdp` what rtpengine is told, and descriptions as text: pure
 - `routeset`     our Route and Record-Route
@@ -14,7 +18,7 @@ In Kamailio's workers (no I/O, no OpenSSL, nothing to install):
 - `passage`      what a transaction remembers
 - `ports`        which registration at a carrier has which of our ports
 - `edge`         the node as its workers see it
-- `live`         the entries of the live table
+- `live`         the entries of the live table, and how they are read
 - `uri`, `model` the words
 - `kamailio`     the only module that speaks to Kamailio
 - `icmp`         what a peer that was away has left in our sockets
@@ -31,7 +35,8 @@ In Kamailio's sync process (Redis to live table):
 - `store`        the only module that speaks to Redis
 - `prober`       asks instances whether they are there; what comes of it is `health`: pure
 
-On the command line: `cli`, `node` (starts and watches), `supervisor`, `render`, `rpc`, `settings`, `addresses`,
+On the command line: `cli`, and `commands` with a file each group (`number_check`, `number_table`, `instance_words` and
+`drain` are what they do, pure); `node` (starts and watches), `supervisor`, `render`, `rpc`, `settings`, `addresses`,
 `interfaces`, `store` and what a value may be, with `hosts` and `problems` below them. `reload` asks a running node to
 take its configuration again, `configuration` writes it; `backup` and `restore` carry a node to another machine.
 `actions` is NethVoice's API: `action_inputs` what it takes, `action_routes` and `action_node` what it does.

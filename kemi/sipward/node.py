@@ -130,6 +130,11 @@ def status(settings: Settings) -> dict[str, Any]:
     return {"ready": ready, "components": components, "counters": _counters(settings)}
 
 
+def unresolved(settings: Settings) -> dict[str, str]:
+    """Host names of trunks that the running node has no answer for, with the reason."""
+    return dict(_routes(settings).get("unresolved", {}))
+
+
 def rejected(settings: Settings, kind: Kind, good: Mapping[str, Record]) -> dict[str, str] | None:
     """Values of a kind that the running node does not use, by name, with its reasons; None when no node runs.
 

@@ -3,7 +3,7 @@
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,25 @@ def kamailio(run: Path, method: str, *params: object, timeout: float = 1.0) -> A
     if "error" in answer:
         raise ValueError(answer["error"]["message"])
     return answer["result"]
+
+
+def memory(run: Path) -> Callable[[str, str], str | None] | None:
+    """Read the running node's shared memory: an entry by htable and key, as `live.Live` wants it; None: no node runs.
+
+    What is returned raises UnreachableError when the node has ended meanwhile.
+    """
+
+    def get(table: str, key: str) -> str | None:
+        try:
+            return str(kamailio(run, "htable.get", table, key)["item"]["value"])
+        except ValueError:
+            return None
+
+    try:
+        kamailio(run, "core.uptime")
+    except UnreachableError:
+        return None
+    return get
 
 
 def rtpengine_is_alive(control: Control, timeout: float = 0.5) -> bool:

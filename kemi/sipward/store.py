@@ -152,17 +152,50 @@ class Store:
         """Read one value as it stands; None when there is none."""
         return _read(self._link, kind, [name])[name]
 
-    def list(self, kind: Kind) -> dict[str, Value]:
-        """Read all values of a kind, by name in order."""
+    def some(self, kind: Kind, names: Iterable[str]) -> dict[str, Value]:
+        """Read the values that are there of these names, in their order."""
         found: dict[str, Value] = {}
-        for some in batched(sorted(_names(self._link, key(kind, "*"))[kind]), _BATCH, strict=False):
+        for some in batched(names, _BATCH, strict=False):
             found |= _there(_read(self._link, kind, some))
         return found
+
+    def present(self, kind: Kind, names: Iterable[str]) -> set[str]:
+        """Which of these names have a value."""
+        found: set[str] = set()
+        for some in batched(names, _BATCH, strict=False):
+            # Most often there is none, and one answer says so.
+            if self._link.call("EXISTS", *(_key(kind, name) for name in some)):
+                answers = self._link.call_all(("EXISTS", _key(kind, name)) for name in some)
+                found |= {name for name, is_there in zip(some, answers, strict=True) if is_there}
+        return found
+
+    def names(self, kind: Kind) -> set[str]:
+        """The names of all values of a kind."""
+        return _names(self._link, key(kind, "*"))[kind]
+
+    def each(self, kind: Kind) -> Iterator[dict[str, Value]]:
+        """Read all values of a kind, by name in order, some at a time."""
+        for some in batched(sorted(self.names(kind)), _BATCH, strict=False):
+            yield _there(_read(self._link, kind, some))
+
+    def list(self, kind: Kind) -> dict[str, Value]:
+        """Read all values of a kind, by name in order."""
+        return {name: value for some in self.each(kind) for name, value in some.items()}
 
     def put(self, record: Record) -> None:
         """Write a value. Raises ConflictError when another one has a claim of it."""
         self._refuse_conflict(record)
         self._link.call("SET", _key(record.kind, record.name), record.to_json())
+
+    def swap(self, kind: Kind, name: str, old: bytes, new: str) -> bool:
+        """Write a value in place of what it was; False, and nothing is written, when it is not that any more."""
+        key = _key(kind, name)
+        self._link.call("WATCH", key)
+        if self._link.call("GET", key) != old:
+            self._link.call("UNWATCH")
+            return False
+        *_, done = self._link.call_all((("MULTI",), ("SET", key, new), ("EXEC",)))
+        return done is not None
 
     def remove(self, kind: Kind, name: str) -> bool:
         """Remove a value; False when there is none."""

@@ -154,18 +154,18 @@ def test_a_trunk_is_added_replaced_shown_and_removed(node: Node, pbx: Machine, p
     first = {"rule": "05551594XX", "destination": addressed(pbx)}
     assert done(node, "get-trunk", {"rule": "05551594XX"}) == {}
     assert done(node, "add-trunk", first) is None
-    eventually(lambda: node.live("#05551594XX"))
+    eventually(lambda: node.live("#+3905551594XX"))
     assert done(node, "get-trunk", {"rule": "05551594XX"}) == {"destination": addressed(pbx)}
     second = {"rule": "05551594XX", "destination": addressed(pbx_on_node, "nethvoice2")}
     done(node, "add-trunk", second)
     assert done(node, "list-trunks", {}) == [second]
     eventually(
-        lambda: number_leads_to(node, "0555159412345") == Endpoint("udp", pbx_on_node.address, pbx_on_node.sip_port)
+        lambda: number_leads_to(node, "+390555159412345") == Endpoint("udp", pbx_on_node.address, pbx_on_node.sip_port)
     )
-    assert number_leads_to(node, "0555159512345") is None
+    assert number_leads_to(node, "+390555159512345") is None
     assert done(node, "remove-trunk", {"rule": "05551594XX"}) is None
     assert done(node, "remove-trunk", {"rule": "05551594XX"}) is None
-    eventually(lambda: not node.live("#05551594XX"))
+    eventually(lambda: not node.live("#+3905551594XX"))
     assert done(node, "list-trunks") == []
 
 
@@ -175,14 +175,14 @@ def test_a_carriers_call_to_a_number_of_a_trunk_that_was_added_reaches_its_pbx_u
     carrier = lab.carrier()
     node.redis("SET", "sipward:trunk:carrier", json.dumps({"addresses": [carrier.address], "tenants": ["*"]}))
     done(node, "add-trunk", {"rule": "0721405XX", "destination": addressed(pbx_on_node)})
-    eventually(lambda: node.live("%carrier") and node.live("#0721405XX"))
+    eventually(lambda: node.live("%carrier") and node.live("#+390721405XX"))
     target = "sip:072140512@203.0.113.10"
     callee = sipp(pbx_on_node, "call-answered", "uas")
     sipp(carrier, "call-answered", keys={"target": target}, talk=1.1)
     callee.wait()
     expect_audio(carrier, pbx_on_node)
     done(node, "remove-trunk", {"rule": "0721405XX"})
-    eventually(lambda: not node.live("#0721405XX"))
+    eventually(lambda: not node.live("#+390721405XX"))
     with Asker(carrier) as asker:
         assert asker.status(target) == 404
     node.redis("DEL", "sipward:trunk:carrier")

@@ -382,7 +382,7 @@ def test_what_the_full_example_shows_commented_out_is_the_default(tmp_path: Path
     (tmp_path / "shown.toml").write_text(shown)
     assert settings.load(tmp_path / "shown.toml") == settings.load(example)
     assert set(re.findall(r"^(\w+) = ", shown, re.MULTILINE)) >= settings.Settings.model_fields.keys() - {
-        "network", "rtp", "redis", "sip", "health"
+        "network", "rtp", "redis", "sip", "health", "numbers", "dns"
     }  # fmt: skip
 
 

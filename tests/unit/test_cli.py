@@ -4,64 +4,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from redis_server import RedisServer
-from typer.testing import CliRunner, Result
+from shell import ACME, INSTANCE, Shell
 
 import sipward
 from sipward import live, snapshot
-from sipward.cli import app
 from sipward.model import Tenant
 from sipward.snapshot import Row, Snapshot
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-INSTANCE = "sip:10.5.4.1:5080"
-ACME = ("route", "add", "acme", "--domain", "ACME.example.org", "--instance", INSTANCE)
-
-
-class Shell:
-    """Runs commands with a configuration, in this process."""
-
-    def __init__(self, config: Path) -> None:
-        self.config = config
-
-    def run(self, *words: str) -> Result:
-        return CliRunner().invoke(app, [*words, "--config", str(self.config)])
-
-    def ok(self, *words: str) -> str:
-        result = self.run(*words)
-        assert result.exit_code == 0, result.output
-        return result.stdout
-
-    def fails(self, code: int, *words: str) -> str:
-        """The one line said on standard error."""
-        result = self.run(*words)
-        assert result.exit_code == code, result.output
-        assert result.stdout == ""
-        (line,) = result.stderr.splitlines()
-        return line
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    config = tmp_path / "sipward.toml"
-    config.write_text(
-        f'fqdn = "sip.example.org"\nstate_dir = "{tmp_path}"\n'
-        '[network]\naddress = "203.0.113.5"\nservice_address = "10.5.4.1"\nservice_networks = "10.5.4.0/24"\n'
-        f'[redis]\nurl = "unix://{tmp_path}/redis.sock"\n'
-    )
-    return Shell(config)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path) as server:
-        yield server.start()
 
 
 # Routes
@@ -100,6 +56,20 @@ def test_fields_of_an_instance_are_written_after_its_uri(server: RedisServer, sh
     }
 
 
+def test_a_tenants_policy_identity_and_limits_are_options(server: RedisServer, shell: Shell) -> None:
+    rates = ("--calls", "5", "--calls-per-second", "3", "--registrations-per-second", "2")
+    shell.ok(*ACME, "--policy", "balance", "--identity", "remove", *rates)
+    value = json.loads(server.call("GET", "sipward:tenant:acme"))
+    assert (value["policy"], value["identity"]) == ("balance", "remove")
+    assert value["limits"] == {"calls": 5, "calls_per_second": 3, "registrations_per_second": 2}
+
+
+def test_a_description_is_text_whatever_it_looks_like(server: RedisServer, shell: Shell) -> None:
+    shell.ok(*ACME[:5], "--instance", f"{INSTANCE},description=12", "--instance", "sip:10.5.4.2,description=true")
+    value = json.loads(server.call("GET", "sipward:tenant:acme"))
+    assert [instance["description"] for instance in value["instances"]] == ["12", "true"]
+
+
 def test_a_tenant_that_exists_is_overwritten_only_when_asked(server: RedisServer, shell: Shell) -> None:
     shell.ok(*ACME)
     assert "--replace overwrites it" in shell.fails(2, *ACME)
@@ -124,6 +94,11 @@ def test_a_tenant_that_exists_is_overwritten_only_when_asked(server: RedisServer
         ([*ACME[:5], "--instance", f"{INSTANCE},uri=x"], "must be URI[,weight=N]"),
         ([*ACME[:5], "--instance", f"{INSTANCE},colour=red"], "instances[0].colour: unknown"),
         ([*ACME, "--redirect", "follow"], 'redirect = "follow"'),
+        ([*ACME, "--policy", "luck"], 'policy = "luck"'),
+        ([*ACME, "--identity", "invent"], 'identity = "invent"'),
+        ([*ACME, "--calls", "-1"], "limits.calls = -1: must be 0 to 100000"),
+        ([*ACME, "--calls-per-second", "100001"], "limits.calls_per_second = 100001: must be 0 to 100000"),
+        ([*ACME, "--registrations-per-second", "-1"], "limits.registrations_per_second = -1: must be 0 to 100000"),
         (["route", "show", "A"], 'name = "A"'),
         (["route", "rm", "A"], 'name = "A"'),
     ],
@@ -258,12 +233,24 @@ def test_accepting_leaves_word_for_the_nodes(server: RedisServer, shell: Shell) 
     assert server.call("EXISTS", "sipward:accept") == "1"
 
 
-def test_restoring_writes_back_what_is_missing(server: RedisServer, shell: Shell, tmp_path: Path) -> None:
-    lines = [Row(name, f"old {name}", (), {}).line for name in ("acme", "bulk")]
-    snapshot.save(tmp_path / "table" / "tenants.jsonl", Snapshot("", lines))
+def test_restoring_writes_back_what_is_missing_of_every_kind(server: RedisServer, shell: Shell, tmp_path: Path) -> None:
+    for kind, names in (("tenants", ("acme", "bulk")), ("numbers", ("100", "100@carrier")), ("trunks", ("carrier",))):
+        lines = [Row(name, f"old {name}", (), {}).line for name in names]
+        snapshot.save(tmp_path / "table" / f"{kind}.jsonl", Snapshot("", lines))
     server.put("acme", "new acme")
-    assert shell.ok("route", "restore") == "1 of 2 tenants were missing in Redis and are written back\n"
+    assert shell.ok("route", "restore").splitlines() == [
+        "1 of 2 tenants were missing in Redis and are written back",
+        "1 of 1 trunks were missing in Redis and are written back",
+        "2 of 2 numbers were missing in Redis and are written back",
+    ]
     assert server.call("MGET", "sipward:tenant:acme", "sipward:tenant:bulk") == "new acme\nold bulk"
+    found = server.call("MGET", "sipward:number:100", "sipward:number:100@carrier", "sipward:trunk:carrier")
+    assert found == "old 100\nold 100@carrier\nold carrier"
+
+
+def test_restoring_takes_what_tables_there_are(server: RedisServer, shell: Shell, tmp_path: Path) -> None:
+    snapshot.save(tmp_path / "table" / "trunks.jsonl", Snapshot("", [Row("carrier", "old", (), {}).line]))
+    assert shell.ok("route", "restore") == "1 of 1 trunks were missing in Redis and are written back\n"
 
 
 @pytest.mark.parametrize(("content", "told"), [(None, "there is no last good table"), ("{", "cannot be used")])
@@ -337,12 +324,12 @@ def test_status_names_each_component_and_each_value_not_used(shell: Shell, node:
     node.status = lambda settings: STATUS
     lines = shell.ok("status").splitlines()
     assert lines[0] == "ready"
-    assert [line.split() for line in lines[1:]] == [
-        ["redis", "degraded", "takes", "no", "writes"],
-        ["routes", "ok", "7", "tenants,", "9", "domains,", "5", "numbers,", "2", "trunks"],
-        ["not", "used:", "sipward:tenant:[b]x:", "value:", "not", "JSON"],
-        ["not", "resolved:", "sip.[b].example:", "has", "no", "address"],
-        ["not", "used:", "2", "more;", "`sipward", "route", "list`", "shows", "all"],
+    assert [" ".join(line.split()) for line in lines[1:]] == [
+        "redis degraded takes no writes",
+        "routes ok 7 tenants, 9 domains, 5 numbers, 2 trunks",
+        "not used: sipward:tenant:[b]x: value: not JSON",
+        "not resolved: sip.[b].example: has no address",
+        "not used: 2 more; `sipward route list`, `trunk list` and `number check` show all",
     ]
 
 
@@ -402,9 +389,17 @@ def test_help_is_there_without_a_configuration(words: tuple[str, ...]) -> None:
 
 
 def test_the_help_names_every_command() -> None:
-    text = program("--help").stdout + program("route", "--help").stdout
-    commands = ["up", "status", "demo", "test", "redis", "route", "add", "show", "list", "rm", "accept", "restore"]
-    assert [command for command in commands if f" {command} " not in text] == []
+    groups = ("route", "number", "trunk", "instance")
+    commands = {
+        "": ["up", "status", "demo", "test", "redis", *groups],
+        "route": ["add", "show", "list", "rm", "accept", "restore"],
+        "number": ["add", "show", "list", "rm", "check", "import", "export"],
+        "trunk": ["add", "show", "list", "rm"],
+        "instance": ["list", "drain", "undrain"],
+    }
+    for group, expected in commands.items():
+        text = program(*group.split(), "--help").stdout
+        assert [command for command in expected if f" {command} " not in text] == []
 
 
 def test_a_command_there_is_not_is_exit_2() -> None:

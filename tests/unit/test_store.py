@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis_server import RedisServer, Relay
@@ -467,3 +468,59 @@ def test_probing_for_writes_writes_nothing(server: RedisServer, events: Generato
 )
 def test_redis_cli_connects_as_the_node_does(url: str, arguments: list[str], password: str) -> None:
     assert redis_cli(url) == (arguments, password)
+
+
+# What commands ask and write
+
+
+def test_some_values_are_read_and_those_that_are_not_there_left_out(server: RedisServer, store: Store) -> None:
+    server.put("b", "2")
+    server.put("a", "1")
+    server.call("HSET", "sipward:tenant:hash", "x", "y")
+    found = store.some(Kind.TENANT, ["b", "none", "a", "hash"])
+    assert list(found) == ["b", "a", "hash"]
+    assert (found["b"], found["a"]) == (b"2", b"1")
+    assert isinstance(found["hash"], Unreadable)
+    assert store.some(Kind.TENANT, []) == {}
+
+
+def test_names_are_told_and_which_of_some_are_there(server: RedisServer, store: Store) -> None:
+    server.put("a", "1")
+    server.call("SET", "sipward:number:b", "1")
+    assert store.names(Kind.TENANT) == {"a"}
+    assert store.present(Kind.TENANT, ["a", "b"]) == {"a"}
+    assert store.present(Kind.NUMBER, ["a", "b", *map(str, range(1200))]) == {"b"}
+    assert store.present(Kind.TRUNK, ["a", "b"]) == set()
+
+
+def test_all_values_are_read_by_name_some_at_a_time(server: RedisServer, store: Store) -> None:
+    names = [f"{number:04}" for number in range(1200)]
+    store.fill(Kind.NUMBER, dict.fromkeys(reversed(names), "x"))
+    parts = [list(some) for some in store.each(Kind.NUMBER)]
+    assert [name for some in parts for name in some] == names
+    assert len(parts) > 1
+
+
+def test_a_value_is_swapped_only_for_what_it_was(server: RedisServer, store: Store) -> None:
+    server.put("a", "old")
+    assert store.swap(Kind.TENANT, "a", b"old", "new")
+    assert server.call("GET", "sipward:tenant:a") == "new"
+    assert not store.swap(Kind.TENANT, "a", b"old", "newer")
+    assert not store.swap(Kind.TENANT, "none", b"old", "newer")
+    assert store.swap(Kind.TENANT, "a", b"new", "newest")
+    assert server.call("MGET", "sipward:tenant:a", "sipward:tenant:none") == "newest"
+
+
+def test_a_value_that_is_written_between_look_and_swap_is_left_alone(
+    server: RedisServer, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.put("a", "old")
+    call_all = store._link.call_all
+
+    def late(commands: Any) -> list[Any]:
+        server.put("a", "written by others")
+        return call_all(commands)
+
+    monkeypatch.setattr(store._link, "call_all", late)
+    assert not store.swap(Kind.TENANT, "a", b"old", "new")
+    assert server.call("GET", "sipward:tenant:a") == "written by others"
