@@ -85,7 +85,7 @@ class Outward:
         """Who calls, by all that the request says of it."""
         if request.caller:
             yield request.caller
-        for name in ("P-Preferred-Identity", "P-Asserted-Identity"):
+        for name in ("p-preferred-identity", "p-asserted-identity"):
             for address in name_addrs(request.header(name)):
                 if uri := parse(address.uri):
                     yield uri

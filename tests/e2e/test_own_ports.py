@@ -109,6 +109,22 @@ def test_each_registration_registers_from_a_port_of_its_own(
     assert first == refreshed == removed == again[::-1]
 
 
+def test_registrations_that_come_at_once_have_ports_of_their_own(
+    node: Node, trunk: Make, acme: Tenant, carrier: Agent, instance: Agent
+) -> None:
+    trunk(carrier.host, tenants=[acme.name], own_port=True)
+    for user in ("201", "202", "203") * 4:
+        ask(instance, carrier, user)
+    found: dict[str, set[int]] = {}
+    for _ in range(12):
+        request = heard(carrier, "REGISTER")
+        found.setdefault(request.header("To"), set()).add(port(request))
+        carrier.reply(request, 200, tag="r")
+        instance.expect(200)
+    assert sorted(min(each) for each in found.values()) == list(OWN)
+    assert [len(each) for each in found.values()] == [1, 1, 1]
+
+
 @pytest.mark.parametrize("whole", [False, True], ids=["Kamailio", "the node"])
 def test_after_a_restart_each_registration_has_the_port_it_had(
     whole: bool, node: Node, trunk: Make, acme: Tenant, initech: Tenant, carrier: Agent, instance: Agent,
@@ -150,6 +166,7 @@ def test_an_accounts_call_leaves_from_its_port_with_all_that_follows(
 ) -> None:
     trunk(carrier.host, tenants=[acme.name], own_port=True)
     own = [port(register(instance, carrier, user)) for user in ("201", "202")]
+    assert len({*own, 5060}) == 3
     for user, expected in zip(("201", "202"), own, strict=True):
         ours, theirs, invite = call(instance, carrier, user)
         assert port(invite) == expected
@@ -178,6 +195,7 @@ def test_a_call_to_the_contact_comes_by_its_port_and_stays_there(
     request = register(instance, carrier, "201")
     bound = re.findall(r"<([^>;]+)", request.header("Contact"))[0]
     assert bound.endswith(f":{request.source.port}")
+    assert request.source.port in OWN
     for by_us in (True, False):
         theirs = carrier.begin("INVITE", bound, body=carrier.sdp())
         invite = instance.expect("INVITE")
@@ -235,7 +253,20 @@ def test_whose_call_it_is_is_said_by_its_from_or_by_its_identity(
     carrier.reply(invite, 486, tag="busy")
     carrier.expect("ACK")
     instance.acknowledge(instance.expect(486))
+    assert request.source.port in OWN
     assert port(invite) == (request.source.port if own else 5060)
+
+
+def test_explain_says_from_which_port(node: Node, trunk: Make, acme: Tenant, carrier: Agent, instance: Agent) -> None:
+    trunk(carrier.host, tenants=[acme.name], own_port=True)
+    own = register(instance, carrier, "201").source
+    to = ("explain", "--from", instance.hostport, "--to", f"sip:1@{carrier.host}", "--caller")
+    assert f"udp:{own}\n" in node.sipward(*to, f"sip:201@{carrier.host}").output
+    hidden = ("sip:anonymous@anonymous.invalid", "--header", f"P-Preferred-Identity=<sip:201@{carrier.host}>")
+    assert f"udp:{own}\n" in node.sipward(*to, *hidden).output
+    assert f"udp:{own.host}:5060\n" in node.sipward(*to, f"sip:202@{carrier.host}").output
+    new = node.sipward(*to, f"sip:202@{carrier.host}", "--method", "REGISTER").output
+    assert "a port of its own (trunks.own_ports)" in new
 
 
 def test_the_second_border_is_tried_from_the_same_port(
@@ -243,6 +274,7 @@ def test_the_second_border_is_tried_from_the_same_port(
 ) -> None:
     trunk(carrier.host, second_border.host, tenants=[acme.name], own_port=True)
     own = port(register(instance, carrier, "201"))
+    assert own in OWN
     ours = instance.begin("INVITE", f"sip:1@{carrier.host}", user="201", domain=carrier.host, body=instance.sdp())
     carrier.reply(heard(carrier, "INVITE"), 503, tag="x")
     carrier.expect("ACK")
@@ -278,6 +310,8 @@ def test_when_all_ports_are_taken_a_new_account_is_refused_until_one_is_removed(
     eventually(lambda: "all 3 ports of trunks.own_ports are taken" in node.status()["components"]["routes"]["detail"])
     # One that the carrier refuses to remove is not removed.
     register(instance, carrier, users[0], expires=0, status=403)
+    ask(instance, carrier, "300")
+    instance.expect(503)
     assert port(register(instance, carrier, users[1], expires=0)) == taken[users[1]]
     assert port(register(instance, carrier, "300")) == taken[users[1]]
     assert {user: port(register(instance, carrier, user)) for user in users if user != users[1]} == {

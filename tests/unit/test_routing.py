@@ -747,9 +747,9 @@ def test_a_register_is_to_have_the_port_of_its_to() -> None:
         ("sip:201@sip.carrier.example", {}, 5100),
         ("sip:201@10.5.4.11:5080", {}, 5100),
         ("sip:202@sip.carrier.example", {}, 0),
-        ("sip:anonymous@anonymous.invalid", {"P-Preferred-Identity": "<sip:201@x>"}, 5100),
-        ("sip:anonymous@anonymous.invalid", {"P-Asserted-Identity": '"A" <tel:+39>, <sip:201@x>'}, 5100),
-        ("sip:anonymous@anonymous.invalid", {"P-Asserted-Identity": "<sip:202@x>"}, 0),
+        ("sip:anonymous@anonymous.invalid", {"p-preferred-identity": "<sip:201@x>"}, 5100),
+        ("sip:anonymous@anonymous.invalid", {"p-asserted-identity": '"A" <tel:+39>, <sip:201@x>'}, 5100),
+        ("sip:anonymous@anonymous.invalid", {"p-asserted-identity": "<sip:202@x>"}, 0),
     ],
 )
 @pytest.mark.parametrize("method", ["INVITE", "SUBSCRIBE", "MESSAGE"])
