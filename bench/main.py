@@ -3,6 +3,7 @@
 import json
 import os
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.table import Table
 from bench.edits import milliseconds
 from bench.figures import SCENARIOS, Cost, cost, percentiles
 from bench.rig import rig
+from bench.scale import loaded
 
 
 def main(quick: bool = False, output: Path | None = None) -> int:
@@ -27,9 +29,17 @@ def main(quick: bool = False, output: Path | None = None) -> int:
         for others in (0, 10_000 if quick else 100_000):
             console.print(f"measuring: edits, with {others} other tenants ...")
             edits[str(others)] = percentiles(milliseconds(machines, 200 if quick else 1000, others))
+        if not quick:
+            console.print("measuring: a call, with 100,000 tenants, 200,000 instances and 1,000,000 numbers ...")
+            big = loaded(machines, rate, calls, pairs)
+            costs.append(replace(big, name=f"{big.name}, all loaded"))
     console.print(_table(costs))
     for tenants, (p50, p99) in edits.items():
         console.print(f"an edit in Redis is live, with {tenants} other tenants: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+    if not quick:
+        console.print(
+            f"a call with all loaded costs {costs[-1].ratio / costs[0].ratio:.2f} times what it does with one tenant"
+        )
     console.print(f"load average {os.getloadavg()[0]:.1f}; steal {_steal():.1f} % since the machine started")
     if output:
         output.write_text(json.dumps({"cost": [_as_json(c) for c in costs], "edit_ms": edits}, indent=2) + "\n")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
+from lab import many
 from lab.addresses import GATEWAY, INTERNET, SECOND_NODE_ADDRESS, SERVICE
 from lab.network import Lab, Machine
 from lab.node import Node
@@ -107,7 +108,8 @@ def rig() -> Iterator[Rig]:
         lab.wire.stop()
         lab.wire = _Deaf()
         lab.wire.start()
-        with Node(lab, settings={"sip": {"workers": WORKERS}}) as node:
+        settings = {"sip": {"workers": WORKERS}, "network": {"service_networks": list(many.SERVICE_NETWORKS)}}
+        with Node(lab, settings=settings) as node:
             yield Rig(lab, node, _start_yardstick(lab, node))
 
 

@@ -58,17 +58,13 @@ def explain(settings: Settings, question: Question) -> dict[str, Any]:
     run = render.run_dir(settings)
     try:
         node = edge.load(run / "edge.json", settings.state_dir / "keys")
-        rpc.kamailio(run, "core.uptime")
-    except (OSError, rpc.UnreachableError):
+    except OSError:
         raise ExplainError(f"no node runs in {settings.state_dir} (state_dir)") from None
+    memory = rpc.memory(run)
+    if memory is None:
+        raise ExplainError(f"no node runs in {settings.state_dir} (state_dir)")
 
-    def get(table: str, key: str) -> str | None:
-        try:
-            return str(rpc.kamailio(run, "htable.get", table, key)["item"]["value"])
-        except ValueError:
-            return None
-
-    return told(node, Live(get), question)
+    return told(node, Live(memory), question)
 
 
 def told(node: Edge, live: Live, question: Question) -> dict[str, Any]:

@@ -4,6 +4,7 @@ A million rules take some hundred bytes each, and a few look-ups for each shape 
 """
 
 from collections.abc import Iterator
+from string import digits
 from typing import NamedTuple
 
 from sipward.numbers import Shape, shape
@@ -122,7 +123,7 @@ class _Cover:
             return True
         at = pattern.find("X")
         if at >= 0:
-            return all(self.is_whole(pattern[:at] + char + pattern[at + 1 :], exact) for char in _CHARS[bool(at) :])
+            return all(self.is_whole(pattern[:at] + digit + pattern[at + 1 :], exact) for digit in digits)
         if exact:
             # Alone it is no number.
             return pattern == "+"
@@ -130,7 +131,7 @@ class _Cover:
         return (
             len(pattern) < self._longest
             and self.is_whole(pattern, True)
-            and all(self.is_whole(pattern + digit, False) for digit in _CHARS[1:])
+            and all(self.is_whole(pattern + digit, False) for digit in digits)
         )
 
     def _is_taken(self, pattern: str, exact: bool) -> bool:
@@ -141,9 +142,6 @@ class _Cover:
                 if any(whole or not entry.exact for entry in self._check.at(rule, self._trunk)):
                     return True
         return False
-
-
-_CHARS = "+0123456789"
 
 
 def _is_within(one: Shape, other: Shape) -> bool:

@@ -78,8 +78,7 @@ class NumberRecord:
     @property
     def rivals(self) -> tuple[str, ...]:
         """The other spellings of the rule."""
-        spelt = _spellings(self.rule, self.rules.plan if self.rules else _ANYWHERE)
-        return tuple(name for one in spelt if (name := _name(one, self.trunk)) != self.name)
+        return other_names(self.name, self.rules)
 
     def to_tenant(self) -> Tenant:
         """The tenant that its own instances make."""
@@ -114,6 +113,14 @@ def check_rule(name: str) -> tuple[str, str]:
     if at and not is_name(trunk):
         raise RecordError(f"trunk = {problems.show(trunk)}: must be a trunk's name behind the @ of a rule")
     return rule, trunk
+
+
+def other_names(name: str, rules: Rules | None) -> tuple[str, ...]:
+    """The names that mean the same rule in another spelling. Raises RecordError."""
+    rule, trunk = check_rule(name)
+    plan = rules.plan if rules else _ANYWHERE
+    spelt = _spellings(numbers.canonical(rule, plan), plan)
+    return tuple(other for one in spelt if (other := _name(one, trunk)) != name)
 
 
 _ALLOWED = "must be 1 to 32 digits or X (any one digit), perhaps with a + before them"

@@ -46,8 +46,8 @@ class Shape(NamedTuple):
         return (-self.length, len(self.wild), tuple(-position for position in self.wild))
 
     def cut(self, number: str) -> str:
-        """The one rule of this shape that `number` could match; "" when it is too short."""
-        if len(number) < self.length:
+        """The one rule of this shape that `number` could match; "": it is too short, or X stands for `+`."""
+        if len(number) < self.length or (self.wild[:1] == (0,) and number[0] == "+"):
             return ""
         if not self.wild:
             return number[: self.length]

@@ -71,6 +71,7 @@ def all_of(pattern: str) -> list[str]:
         rules("1X", *(f"{rule}=" for rule in all_of("1X"))),
         rules("1X=", *(f"{rule}=" for rule in all_of("1X"))),
         rules("1X", *(f"{rule}=" for rule in all_of("1X")), *(f"1{d}X" for d in CHARS)),
+        rules("1X", *(f"{rule}=" for rule in all_of("1X")), *(f"1{number:03}" for number in range(1000))),
         rules("1X", *(f"1{d}X" for d in CHARS)),
         rules("1X", *(f"{rule}@carrier" for rule in all_of("1X"))),
         rules("1X@carrier", *all_of("1X")),

@@ -85,6 +85,16 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert server.call("DBSIZE") == "0"
 
 
+@pytest.mark.parametrize("command", ["show", "rm"])
+def test_a_number_there_is_only_in_another_spelling_is_told_as_it_is_spelt(
+    server: RedisServer, shell: Shell, command: str
+) -> None:
+    assert shell.fails(1, "number", command, "+390721405XX") == "there is no number +390721405XX"
+    shell.ok(*ADD)
+    told = "there is no number +390721405XX: 0721405XX is the same rule"
+    assert shell.fails(1, "number", command, "+390721405XX") == told
+
+
 def test_another_spelling_of_a_rule_is_refused(server: RedisServer, shell: Shell) -> None:
     shell.ok(*ADD)
     told = "rule: +390721405XX belongs to number 0721405XX"
@@ -192,11 +202,17 @@ def test_what_a_number_names_and_is_not_there_is_told(server: RedisServer, shell
 def test_what_the_running_node_does_not_use_is_told(
     server: RedisServer, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state = {"rejected": {"sipward:number:1": "by the node's word"}, "rejected_total": 1}
+    said = {"sipward:number:1": "by the node's word", "sipward:number:2": "of this, too"}
+    state = {"rejected": said, "rejected_total": 2}
     monkeypatch.setattr("sipward.rpc.kamailio", lambda *asked: {"item": {"value": json.dumps(state)}})
     shell.ok(*ACME)
     put(server, "1", tenant="acme")
-    assert check(shell, 1) == ["not used: number 1: by the node's word", "1 numbers; not used: 1"]
+    put(server, "2", tenant="acme", colour="red")
+    assert check(shell, 1) == [
+        "not used: number 2: colour: unknown, no such field",
+        "not used: number 1: by the node's word",
+        "2 numbers; not used: 2",
+    ]
 
 
 # import and export
@@ -236,6 +252,15 @@ def test_what_cannot_be_exported_is_told(server: RedisServer, shell: Shell) -> N
 
 def test_a_file_that_cannot_be_written_is_one_line(server: RedisServer, shell: Shell, tmp_path: Path) -> None:
     assert "cannot be written" in shell.fails(1, "number", "export", str(tmp_path / "none" / "x.csv"))
+
+
+def test_an_older_file_stays_when_redis_fails(server: RedisServer, shell: Shell, table: Path) -> None:
+    shell.ok(*ADD)
+    shell.ok("number", "export", str(table))
+    before = table.read_text()
+    server.stop()
+    assert "Redis cannot be used" in shell.fails(1, "number", "export", str(table))
+    assert table.read_text() == before
 
 
 def test_a_file_is_only_checked_when_asked(server: RedisServer, shell: Shell, table: Path) -> None:

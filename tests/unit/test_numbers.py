@@ -71,6 +71,12 @@ def test_fewer_x_win_among_rules_of_one_length() -> None:
     assert list(candidates("12", shapes)) == ["12", "1X", "X2", "XX"]
 
 
+def test_an_x_is_a_digit_and_no_plus() -> None:
+    shapes = read_shapes(write_shapes(map(shape, ["XX", "+X", "X"])))
+    assert list(candidates("+3", shapes)) == ["+X"]
+    assert list(candidates("33", shapes)) == ["3X", "XX", "X"]
+
+
 def test_shapes_are_written_once_and_none_is_none() -> None:
     assert write_shapes(map(shape, ["12", "34", "5X"])) == "2 2:1"
     assert read_shapes("") == ()

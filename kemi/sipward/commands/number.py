@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Annotated
 
@@ -117,16 +118,17 @@ def export(
 ) -> None:
     """Write the numbers as CSV, as `import` reads it."""
     bad: list[str] = []
+    table = StringIO(newline="")
     with values.opened(settings.load(config)) as store:
-        records = _exported(store, bad)
-        if file is None:
-            number_table.write(sys.stdout, records)
-        else:
-            try:
-                with file.open("w", encoding="utf-8", newline="") as out:
-                    number_table.write(out, records)
-            except OSError as error:
-                fail(f"{file}: cannot be written: {error.strerror}", 1)
+        number_table.write(table, _exported(store, bad))
+    # Only now: when Redis fails, an older file stays.
+    if file is None:
+        sys.stdout.write(table.getvalue())
+    else:
+        try:
+            file.write_text(table.getvalue(), encoding="utf-8", newline="")
+        except OSError as error:
+            fail(f"{file}: cannot be written: {error.strerror}", 1)
     if bad:
         fail("\n".join(f"number {line}" for line in bad), 1)
 

@@ -103,5 +103,6 @@ class Survey:
         for record in good.values():
             if record.name not in unused and (there := self._take(record)).name != record.name:
                 unused[record.name] = taken_by(Kind.NUMBER, record.claims[0], there.name)
-        for name in unused.keys() - self._bad:
-            yield "not used", f"number {printable(name)}: {unused[name]}"
+        for name, why in unused.items():
+            if name not in self._bad:
+                yield "not used", f"number {printable(name)}: {why}"

@@ -3,10 +3,11 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 import typer
 
-from sipward import addresses, snapshot
+from sipward import addresses, number_rules, snapshot
 from sipward.commands.terminal import fail
 from sipward.records import Kind, Record, RecordError
 from sipward.routes import Routes, parse
@@ -42,13 +43,11 @@ def add(node: Settings, record: Record, replace: bool) -> None:
 def show(node: Settings, kind: Kind, name: str) -> None:
     """Print a value as it stands in Redis, and why it is not used."""
     with opened(node) as store:
-        value = store.get(kind, name)
-        found = Usage(node, store, kind).of({name: value})[name] if value is not None else None
-    match value:
-        case None:
-            fail(f"there is no {kind} {name}", 1)
-        case bytes():
-            typer.echo(value.decode(errors="backslashreplace"))
+        if (value := store.get(kind, name)) is None:
+            _fail_for_want_of(node, store, kind, name)
+        found = Usage(node, store, kind).of({name: value})[name]
+    if isinstance(value, bytes):
+        typer.echo(value.decode(errors="backslashreplace"))
     if isinstance(found, str):
         fail(f"this value is not used: {found}", 1)
 
@@ -57,8 +56,14 @@ def remove(node: Settings, kind: Kind, name: str) -> None:
     """Remove a value and say so."""
     with opened(node) as store:
         if not store.remove(kind, name):
-            fail(f"there is no {kind} {name}", 1)
+            _fail_for_want_of(node, store, kind, name)
     typer.echo(f"{kind} {name} removed")
+
+
+def _fail_for_want_of(node: Settings, store: Store, kind: Kind, name: str) -> NoReturn:
+    others = number_rules.other_names(name, _rules(node)) if kind is Kind.NUMBER else ()
+    same = "".join(f": {other} is the same rule" for other in sorted(store.present(kind, others)))
+    fail(f"there is no {kind} {name}{same}", 1)
 
 
 def checked(kind: Kind, name: str, value: Value, rules: Rules | None) -> Record | str:
