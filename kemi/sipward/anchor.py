@@ -58,10 +58,19 @@ class Anchor:
         else:
             self._reject(passage.tenant)
 
+    def keep_out(self) -> None:
+        """Let a reply's SDP have no media."""
+        if self._sip.has_sdp():
+            self._sip.set_body(media.REJECTED, "application/sdp")
+
     def end(self, call: str) -> None:
         """Give a call's ports back."""
         if not self._sip.media_delete(media.end(call)):
             self._sip.count("media-delete-failed")
+
+    def end_of_one(self, call: str) -> None:
+        """Give back the ports that the sender of the running BYE has in a call; it may have none."""
+        self._sip.media_delete(media.end_of_one(call))
 
     def _take(self, command: Callable[[str, str], str | None], flags: str, receiver: Side) -> bool:
         sip = self._sip

@@ -149,10 +149,10 @@ class Concealment:
         if kept := self._sip.recall(_VIAS):
             self._sip.restore_vias(kept.split("\n"))
 
-    def registered(self, tenant: str, flow: Endpoint | None) -> None:
+    def registered(self, tenant: str, flow: Endpoint | None, dropped: frozenset[str] = frozenset()) -> None:
         """Hide what a registrar's reply says of the inside, and give the phone at `flow` its own Contacts back."""
         self._replace_contacts(lambda uri: self._unbind(uri, flow))
-        self._sweep_reply(tenant)
+        self._sweep_reply(tenant, dropped)
 
     def registered_outside(self, tenant: str, trunk: str) -> None:
         """Give an instance that has registered at a carrier its own Contacts back, and nobody else's."""
@@ -180,13 +180,13 @@ class Concealment:
             return None
         return f"<{Uri(uri.scheme, uri.user, hidden.contact)}>"
 
-    def reply(self, status: int, to: Side, tenant: str, socket: Socket) -> None:
-        """Hide what an instance's reply says of the inside."""
+    def reply(self, status: int, to: Side, tenant: str, socket: Socket, dropped: frozenset[str] = frozenset()) -> None:
+        """Hide what an instance's reply says of the inside. `dropped`: fields that it has lost already."""
         redirects = 300 <= status < 400
         if texts := self._sip.contacts():
             shown = [self._hidden(text, to, tenant, socket, redirects) for text in texts]
             self._sip.set_contacts([text for text in shown if text])
-        self._sweep_reply(tenant)
+        self._sweep_reply(tenant, dropped)
 
     def _concealed(self, lines: list[str], vias: list[str], method: str, relay: Relay, socket: Socket) -> Iterator[str]:
         """The lines without anything inner and without the Call-ID; the values of Via go to `vias` instead."""
@@ -225,7 +225,7 @@ class Concealment:
 
         return ", ".join(_contacts([text], own))
 
-    def _sweep_reply(self, tenant: str) -> None:
+    def _sweep_reply(self, tenant: str, dropped: frozenset[str]) -> None:
         """Clear a reply's header fields of inner addresses; From and To are the caller's own words."""
         try:
             head = self._sip.buffer().partition("\r\n\r\n")[0]
@@ -237,7 +237,8 @@ class Concealment:
         if suspects <= _UNSWEPT:
             return
         fields = [headers.field(line) for line in headers.lines(head)[1:]]
-        inner = {name for name, value in fields if name not in _ECHOED and self._edge.names_inside(value)}
+        kept = _ECHOED | dropped
+        inner = {name for name, value in fields if name not in kept and self._edge.names_inside(value)}
         for name in inner:
             swept = [self._swept(value, self._domain_of(tenant)) for n, value in fields if n == name]
             self._sip.replace_header(name, swept)

@@ -45,6 +45,19 @@ class Failover:
         """Whether a failed request is its target's fault: a phone has no other one to go to."""
         return (passage.to is Side.SERVICE or bool(passage.trunk)) and (silent or status in BROKEN)
 
+    def set_apart(self, passage: Passage) -> Passage | None:
+        """The passage for a reply of the target that was tried first and given up; None for any other reply.
+
+        Its 2xx goes on like a fork's (RFC 3261, 16.7, 5), for the caller to end: a dialog of its own, which leads to
+        that target and has no part in the media of the call that another one has taken.
+        """
+        if passage.shown == passage.dialog:
+            return None
+        dialog = Dialog.open(self._sealer, passage.dialog, passage.call_id)
+        if dialog is None or self._sip.source() != (dialog.inner if passage.to is Side.SERVICE else dialog.outer):
+            return None
+        return passage._replace(shown=dialog._replace(media=dialog.media ^ 1).seal(self._sealer, passage.call_id))
+
     def go_on(self, passage: Passage, why: str) -> bool:
         """Leave the target that has failed out, and send to the next that can be sent to; False when there is none."""
         # Alone it would be left out for nothing: its 5xx is an answer, and the caller's.

@@ -40,6 +40,8 @@ TIMER_F = 32_000
 ENDED = frozenset({408, 481})
 """Refusals of a BYE after which there is no dialog either (RFC 3261, 12.2.1.2, 15.1.1)."""
 
+BAD_LINE = Answer(400, "Bad Line Break", "malformed")
+"""A PBX may read a line of its own behind a bare CR: one that nobody has looked at (RFC 3261, 7.3.1: CRLF ends one)."""
 BAD_CALL_ID = Answer(400, "Bad Call-ID", "malformed")
 FOREIGN_SCHEME = Answer(416, "Unsupported URI Scheme", "foreign-scheme")
 FOREIGN_SOURCE = Answer(403, "Forbidden", "foreign-source")
@@ -109,6 +111,8 @@ class Flow:
         if side is not Side.SERVICE:
             # The answer goes back through the NAT the request came through (RFC 3581), asked for or not.
             sip.answer_to_source()
+        if sip.has_bare_cr():
+            return self._answer(BAD_LINE)
         return self._route(side, sender, back)
 
     def _route(self, side: Side, sender: Endpoint, back: int) -> None:
@@ -157,14 +161,24 @@ class Flow:
         return self._relay(request, relay._replace(dialog=relay.dialog._replace(port=port)), routes, seen)
 
     def _relay(self, request: Request, relay: Relay, routes: Routes, seen: Seen) -> None:
-        """Change the request for the side it goes to, and send it."""
-        sip, outwards = self._sip, relay.to is not Side.SERVICE
-        target = relay.targets[0]
-        socket = self._edge.socket_for(relay.to, target, relay.dialog.port)
+        """Send the request on, if the node can and the limits allow it."""
+        socket = self._edge.socket_for(relay.to, relay.targets[0], relay.dialog.port)
         if socket is None:
             return self._answer(NO_SOCKET, relay.dialog.tenant)
         if relay.charges and (refusal := self._limiter.refusal(request.method, relay.charges, name(request, relay))):
             return self._answer(refusal, relay.dialog.tenant)
+        try:
+            self._forward(request, relay, routes, seen, socket)
+        except BaseException:
+            # The guard will refuse it: a request that cannot be read must not keep a place.
+            if relay.charges:
+                self._limiter.release(name(request, relay))
+            raise
+
+    def _forward(self, request: Request, relay: Relay, routes: Routes, seen: Seen, socket: Socket) -> None:
+        """Change a request that has its place, and send it from our `socket`."""
+        sip, outwards = self._sip, relay.to is not Side.SERVICE
+        target = relay.targets[0]
         shown = self._conceal.outer_call_id(request.call_id) if relay.dialog.renamed else request.call_id
         if not outwards:
             if seen.call_id != request.call_id:
@@ -174,6 +188,7 @@ class Flow:
         elif relay.dialog.unhidden:
             self._strip(headers.INTERNAL if relay.asserts else headers.INTERNAL_AND_IDENTITY)
         elif not self._conceal.request(request, relay, socket, shown):
+            self._limiter.withdraw(request.method, relay.charges)
             return None
         if relay.uri or request.strict:
             sip.set_uri(relay.uri or request.uri)
@@ -288,12 +303,19 @@ class Flow:
         passage = Passage.recall(sip)
         if passage is None:
             return None
+        late = self._failover.set_apart(passage)
+        passage = late or passage
         method, back = sip.method(), self._edge.sockets[passage.back]
         if passage.renamed:
             sip.set_call_id(passage.renamed if passage.to is Side.SERVICE else passage.call_id)
-        if method == "BYE" and (200 <= status < 300 or status in ENDED):
-            self._end(passage.media)
-        self._anchor.reply(method, status, passage, back)
+        if method == "BYE":
+            self._ended(status, passage.media)
+        dropped = self._unsaid(passage)
+        self._strip(dropped)
+        if late:
+            self._anchor.keep_out()
+        else:
+            self._anchor.reply(method, status, passage, back)
         self._routes.turn(passage, back)
         if passage.holds and 200 <= status < 300 and (dialog := self._dialog(passage)):
             self._ports.answered(dialog.port, passage.leaves)
@@ -305,10 +327,26 @@ class Flow:
                 self._conceal.registered_outside(passage.tenant, passage.trunk)
         elif method == "REGISTER":
             dialog = self._dialog(passage)
-            self._conceal.registered(passage.tenant, dialog.outer if dialog else None)
+            self._conceal.registered(passage.tenant, dialog.outer if dialog else None, dropped)
         else:
-            self._conceal.reply(status, passage.origin, passage.tenant, back)
+            self._conceal.reply(status, passage.origin, passage.tenant, back, dropped)
         return None
+
+    def _ended(self, status: int, call: str) -> None:
+        """A BYE was answered."""
+        if 200 <= status < 300:
+            self._end(call)
+        elif status in ENDED:
+            # Perhaps of an instance that was given up for another one, and has answered too late: that call goes on.
+            self._anchor.end_of_one(call)
+            self._limiter.release(call)
+
+    def _unsaid(self, passage: Passage) -> frozenset[str]:
+        """The header fields that a reply loses: as a request of its sender would in this dialog."""
+        if passage.to is Side.SERVICE:
+            told = self._router.asserts_outside(passage.tenant, passage.trunk)
+            return headers.INTERNAL if told else headers.INTERNAL_AND_IDENTITY
+        return headers.INTERNAL if self._router.asserts_inside(passage.trunk) else headers.INTERNAL_AND_ASSERTED
 
     def _heard(self) -> None:
         """An instance that says 100 is not silent: from now on it has RFC 3261's time. To an INVITE tm gives it."""

@@ -66,7 +66,7 @@ class Inward:
         if uri.user.startswith(MARK) and (account := Account.open(self._sealer, uri.user, trunk.name)):
             return self._to_account(request, trunk, account)
         if hidden := Hidden.of(self._sealer, uri):
-            tenant = self._live.named(hidden.tenant) if trunk.serves(hidden.tenant) else None
+            tenant = self._live.named(hidden.tenant) if self._is_served(hidden.tenant, trunk) else None
             return self._to_hidden(request, tenant, hidden, trunk) if tenant else NOT_SERVED
         if decision := self._to_number(request, self._dialled(request, trunk), trunk):
             return decision
@@ -80,10 +80,15 @@ class Inward:
             return UNKNOWN_NUMBER if number and not trunk else None
         if found.tenant is None:
             return NO_TENANT
-        has_its_own = found.tenant.name.startswith("#")
-        if trunk and not has_its_own and not trunk.serves(found.tenant.name):
+        if trunk and not self._is_served(found.tenant.name, trunk):
             return NOT_SERVED
         return self._to_tenant(request, found.tenant, trunk, found.rule)
+
+    def _is_served(self, tenant: str, trunk: Trunk) -> bool:
+        """Whether a trunk's calls may go to a tenant; to the tenant of one number, if they may go to the number."""
+        if tenant.startswith("#"):
+            return tenant.partition("@")[2] in {"", trunk.name}
+        return trunk.serves(tenant)
 
     def _dialled(self, request: Request, trunk: Trunk) -> str:
         """The canonical number that a carrier has dialled, from where it puts it; "" when there is none."""

@@ -87,6 +87,15 @@ def buffer() -> str:
     return KSR.kx.get_msgbuf()
 
 
+def has_bare_cr() -> bool:
+    """Whether the header part has a CR without an LF, which ends a line for some, but not for Kamailio."""
+    try:
+        head = buffer().partition("\r\n\r\n")[0]
+    except UnicodeDecodeError:
+        return KSR.textops.search("\r[^\n]") > 0
+    return head.count("\r") != head.count("\r\n")
+
+
 def has_sdp() -> bool:
     """Whether the body is, or may hold, an SDP."""
     kind = content_type().lstrip().lower()

@@ -28,6 +28,13 @@ class Limiter:
             return TOO_FAST
         return self._enter([charge for charge in charges if charge.limits.calls], call)
 
+    def withdraw(self, method: str, charges: tuple[Charge, ...]) -> None:
+        """A request that was counted is one that had been counted before: it has one place, not two."""
+        if method == "INVITE":
+            for charge in charges:
+                if charge.limits.calls:
+                    self._sip.leave(charge.name)
+
     def release(self, call: str) -> None:
         """A call is over: whichever of its ends says so first counts."""
         names = self._sip.charged(call)

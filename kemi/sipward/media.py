@@ -38,7 +38,12 @@ def _sender(side: Side, fixed: bool) -> str:
 
 
 def end(call: str) -> str:
-    """Flags that end a call."""
+    """Flags that end a call, with all that its forks have left: with a tag rtpengine would keep the others' parts."""
+    return f"call-id={call} from-tag="
+
+
+def end_of_one(call: str) -> str:
+    """Flags that end what the sender of the running message has of a call."""
     return f"call-id={call}"
 
 

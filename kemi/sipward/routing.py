@@ -47,12 +47,12 @@ class Router:
             if not self._is_inner_end(dialog, request.source):
                 return NOT_YOURS
             side = self._edge.network_of(dialog.outer.host)
-            return Relay(side, (dialog.outer,), dialog, asserts=self._asserts_outside(dialog))
+            return Relay(side, (dialog.outer,), dialog, asserts=self.asserts_outside(dialog.tenant, dialog.trunk))
         if not self._is_outer_end(dialog, request.source):
             return NOT_YOURS
         hidden = Hidden.of(self._sealer, request.uri)
         own = hidden.revealed(request.uri) if hidden and hidden.tenant == dialog.tenant else None
-        return Relay(Side.SERVICE, (dialog.inner,), dialog, own, asserts=self._asserts_inside(dialog))
+        return Relay(Side.SERVICE, (dialog.inner,), dialog, own, asserts=self.asserts_inside(dialog.trunk))
 
     def _is_inner_end(self, dialog: Dialog, source: Endpoint) -> bool:
         """Whether `source` may speak for the inner end: the instance itself, or a sibling that took over from it."""
@@ -70,10 +70,14 @@ class Router:
             return True
         return bool(dialog.trunk) and any(trunk.name == dialog.trunk for trunk in self._live.trunks_from(source))
 
-    def _asserts_outside(self, dialog: Dialog) -> bool:
-        tenant = self._live.named(dialog.tenant) if dialog.trunk else None
-        return tenant is None or tenant.identity == "pass"
+    def asserts_outside(self, tenant: str, trunk: str) -> bool:
+        """Whether the outer end may hear what an instance asserts; of a tenant that is gone no carrier may."""
+        if not trunk:
+            return True
+        now = self._live.named(tenant)
+        return now is not None and now.identity == "pass"
 
-    def _asserts_inside(self, dialog: Dialog) -> bool:
-        trunk = self._live.trunk(dialog.trunk) if dialog.trunk else None
-        return trunk is not None and trunk.identity == "pass"
+    def asserts_inside(self, trunk: str) -> bool:
+        """Whether an instance may hear what the outer end asserts: only a carrier's word counts."""
+        now = self._live.trunk(trunk) if trunk else None
+        return now is not None and now.identity == "pass"

@@ -41,10 +41,13 @@ class Uri(NamedTuple):
 
 
 def parse(text: str, tel: bool = False) -> Uri | None:
-    """Take a sip or sips URI apart, with `tel` also a tel URI, which is all user (RFC 3966); None for anything else."""
+    """Take a sip or sips URI apart, with `tel` also a tel URI, which is all user (RFC 3966); None for anything else.
+
+    A tel URI has no `@` (RFC 3966, 3): as the user part of a SIP URI it would make one that nobody can read.
+    """
     scheme, colon, after = text.partition(":")
     scheme = scheme.strip().lower()
-    if tel and scheme == "tel" and after.strip():
+    if tel and scheme == "tel" and after.strip() and "@" not in after:
         return Uri("tel", after.strip(), "")
     if not colon or scheme not in {"sip", "sips"}:
         return None

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from lab.agent import Agent, answered_call, registered
+from lab.agent import Agent, Talk, answered_call, registered
 from lab.network import Machine
 from lab.node import Node
 
@@ -76,4 +76,25 @@ def test_a_bye_to_a_dialog_that_the_callee_does_not_know_ends_the_media(
     ours.send("BYE")
     instance.reply(instance.expect("BYE"), 481)
     phone.expect(481)
+    assert not media_of(node, acme)
+
+
+@pytest.mark.parametrize("hangs_up", ["caller", "callee"])
+@pytest.mark.parametrize("offers", ["caller", "callee"])
+def test_a_call_of_which_two_forks_have_spoken_leaves_no_media(
+    offers: str, hangs_up: str, node: Node, phone: Agent, instance: Agent, acme: Tenant
+) -> None:
+    late = offers == "callee"
+    ours = phone.begin("INVITE", f"sip:200@{acme.domain}", body="" if late else phone.sdp())
+    invite = instance.expect("INVITE")
+    instance.reply(invite, 183, tag="a", body=instance.sdp())
+    phone.expect(183)
+    theirs = Talk.answering(instance, invite, "b")
+    instance.reply(invite, 200, tag="b", body=instance.sdp())
+    ours.learn(phone.expect(200)).ack(body=phone.sdp() if late else "")
+    instance.expect("ACK")
+    if hangs_up == "caller":
+        ours.hang_up(instance)
+    else:
+        theirs.hang_up(phone)
     assert not media_of(node, acme)

@@ -7,6 +7,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 
@@ -221,6 +222,34 @@ def test_an_instance_that_refuses_the_connection_is_followed_by_the_next_at_once
         phone.expect(200)
         theirs.hang_up(phone)
         assert list(node.down()) == [f"tcp:{pbx_on_node.address}:{pbx_on_node.sip_port}"]
+
+
+@pytest.mark.parametrize("hangs_up", ["caller", "callee"])
+def test_an_instance_that_answers_after_it_was_given_up_takes_no_call_and_ends_none(
+    hangs_up: str, node: Node, phone: Agent, instance: Agent, second: Agent, pair: Tenant
+) -> None:
+    ours = phone.begin("INVITE", f"sip:200@{pair.domain}", body=phone.sdp())
+    invite = instance.expect("INVITE")
+    theirs = Talk.answering(instance, invite, "late")
+    second.reply(second.expect("INVITE", timeout=4), 200, tag="s", body=second.sdp())
+    fork = replace(ours.learn(phone.expect(200)), branches={})
+    ours.ack()
+    second.expect("ACK")
+    before = node.media_calls()
+    instance.reply(invite, 200, tag="late", body=instance.sdp())
+    late = phone.expect(200)
+    assert "m=audio 0 " in late.text
+    if hangs_up == "caller":
+        fork.learn(late).ack()
+        instance.expect_again("ACK")
+        fork.hang_up(instance)
+    else:  # the caller has ignored its 200
+        theirs.send("BYE")
+        phone.reply(phone.expect("BYE"), 481)
+        instance.expect_again(481)
+    assert node.media_calls() == before
+    ours.hang_up(second)
+    assert not [name for name in node.media_calls() if name.startswith(f"{pair.name}/")]
 
 
 # --- found out by asking -----------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from lab.agent import Agent, busy_call, refused_call, registered
+from lab.agent import Agent, answered_call, busy_call, refused_call, registered
 from lab.node import FQDN, Node
 
 from .conftest import Tenant
@@ -138,6 +138,24 @@ def test_a_rule_may_lead_to_instances_without_a_tenant(
     number("0721405", instances=[{"uri": f"sip:{other_instance.hostport}"}])
     busy_call(carrier, instance, f"sip:0721405123@{carrier.node}")
     busy_call(carrier, other_instance, f"sip:0721405124@{carrier.node}")
+
+
+def test_a_contact_of_an_instance_without_a_tenant_is_called_by_those_who_may_call_the_number(
+    number: Make, trunk: Make, carrier: Agent, other_carrier: Agent, instance: Agent, initech: Tenant
+) -> None:
+    name = trunk(carrier.host, tenants=[initech.name])
+    trunk(other_carrier.host, tenants=[initech.name])
+    for rule in ("0721405123", f"0721405124@{name}"):
+        number(rule, instances=[{"uri": f"sip:{instance.hostport}"}])
+        ours, _ = answered_call(carrier, instance, f"sip:{rule.partition('@')[0]}@{carrier.node}")
+        for caller in (carrier, other_carrier):
+            caller.begin("MESSAGE", ours.target)
+            if caller is other_carrier and "@" in rule:
+                caller.expect(404)
+            else:
+                instance.reply(instance.expect("MESSAGE"), 200, tag="i")
+                caller.expect(200)
+        ours.hang_up(instance)
 
 
 def test_an_exact_rule_is_for_the_whole_number_only(

@@ -179,6 +179,9 @@ class Recorder:
     def is_sane(self) -> bool:
         return self.sane
 
+    def has_bare_cr(self) -> bool:
+        return "\r" in self.buffer().partition("\r\n\r\n")[0].replace("\r\n", "")
+
     def forwards_left(self) -> bool:
         return self.header("Max-Forwards") != "0"
 

@@ -85,10 +85,15 @@ def test_a_bye_alone_ends_no_media() -> None:
         assert not sip.did("media_delete")
 
 
-@pytest.mark.parametrize("status", [200, 202, 299, 408, 481])
-def test_the_answer_to_a_bye_ends_the_calls_media(status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "flags"),
+    [*((status, media.end(CALL)) for status in (200, 202, 299)), *((s, media.end_of_one(CALL)) for s in (408, 481))],
+)
+def test_the_answer_to_a_bye_ends_the_calls_media_and_of_a_dead_dialog_the_senders_part(
+    status: int, flags: str
+) -> None:
     for sip, source, on in zip(byes(), (PBX, PHONE), (INNER, PUBLIC), strict=True):
-        assert answered(sip, reply(status, "BYE"), source, on).did("media_delete") == [(media.end(CALL),)]
+        assert answered(sip, reply(status, "BYE"), source, on).did("media_delete") == [(flags,)]
 
 
 @pytest.mark.parametrize("status", [100, 183, 300, 401, 407, 403, 480, 482, 500, 503, 603])

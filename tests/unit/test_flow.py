@@ -103,7 +103,7 @@ def test_who_has_no_business_on_a_socket_is_refused(source: Endpoint, on: Socket
     assert sip.counted == [why]
 
 
-@pytest.mark.parametrize("uri", ["http://acme.example", "im:100@acme.example", "tel:"])
+@pytest.mark.parametrize("uri", ["http://acme.example", "im:100@acme.example", "tel:", "tel:0721;x=a@h"])
 def test_a_uri_that_is_neither_sip_nor_tel_is_416(uri: str) -> None:
     assert routed(request("INVITE", uri)).did("answer") == [(416, "")]
 
@@ -116,6 +116,14 @@ def test_a_call_id_that_is_not_one_word_of_visible_ascii_is_400(method: str, cal
     assert sip.counted == ["malformed"]
     assert not sip.relayed
     assert not sip.did("media_offer")
+
+
+@pytest.mark.parametrize("method", ["INVITE", "BYE", "ACK"])
+def test_a_cr_that_ends_no_line_is_400(method: str) -> None:
+    sip = routed(request(method, "sip:100@acme.example", "Subject: x\rX-Forwarded-For: 6.6.6.6"))
+    assert sip.did("answer") == ([] if method == "ACK" else [(400, "")])
+    assert sip.counted == ["malformed"]
+    assert not sip.relayed
 
 
 @pytest.mark.parametrize("call_id", ["1@h", 'a.b%c*d!e(f)<g>:\\"/[h]?{i}@h'])

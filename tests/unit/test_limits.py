@@ -136,6 +136,29 @@ def test_a_call_that_cannot_be_sent_takes_no_place() -> None:
     assert running(calling(sendable=False)) == {"acme": 0}
 
 
+def test_a_request_that_cannot_be_read_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    sip = Recorder(request("INVITE", "sip:100@acme.example"))
+    sip.table = LIMITED
+
+    def unreadable(name: str) -> None:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    monkeypatch.setattr(sip, "remove_header", unreadable)
+    with pytest.raises(UnicodeDecodeError):
+        Flow(sip.module, edge()).request()
+    assert running(sip) == {"acme": 0}
+
+
+def test_a_repeated_request_has_one_place(sip: Recorder, limiter: Limiter) -> None:
+    """Two workers may count one INVITE; the one that has not made its transaction takes its count back."""
+    for _ in range(2):
+        assert limiter.refusal("INVITE", (TENANT,), "a") is None
+    limiter.withdraw("INVITE", (TENANT, Charge("globex", Limits(0, 9, 9))))
+    assert running(sip) == {"acme": 1}
+    limiter.release("a")
+    assert running(sip) == {"acme": 0}
+
+
 def test_a_forgotten_call_leaves_its_places() -> None:
     sip = Recorder("INVITE sip:1@h SIP/2.0\n\n")
     sip.memory |= {("calls", "acme"): "3", ("calls", "%carrier"): "1"}

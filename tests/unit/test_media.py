@@ -31,7 +31,7 @@ def test_an_answer_has_no_direction_and_the_learning_of_its_sender(sender: Side)
     flags = media.answer(CALL, sender).split(" ")
     assert not [flag for flag in flags if flag.startswith(("direction=", "address-family="))]
     assert ("endpoint-learning=off" in flags) is (sender is Side.SERVICE)
-    assert flags[0] == media.end(CALL)
+    assert flags[0] == media.end_of_one(CALL)
 
 
 @pytest.mark.parametrize("sender", Side)

@@ -794,3 +794,10 @@ def test_identity_in_a_trunks_dialog_goes_as_at_its_start(trusted: str) -> None:
     assert isinstance(inwards, Relay)
     assert isinstance(outwards, Relay)
     assert inwards.asserts is outwards.asserts is (trusted == "pass")
+
+
+def test_of_a_tenant_that_is_gone_no_carrier_hears_what_its_instance_asserts() -> None:
+    sealed = route(Dialog("gone", SBC, PBX, trunk="carrier").seal(SEALER, CALL_ID))
+    found = trunked(CARRIER).route(from_instance("sip:7@h", in_dialog=True, route=sealed))
+    assert isinstance(found, Relay)
+    assert not found.asserts
