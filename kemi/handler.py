@@ -16,13 +16,15 @@ def mod_init() -> Callbacks:
 
     def follow_redis() -> None:
         # pydantic, redis-py and dnspython stay out of the workers.
-        from sipward import lookup, prober, render, rules, sync  # noqa: PLC0415
+        from sipward import lookup, port_keeper, prober, render, rules, sync  # noqa: PLC0415
 
         settings, addresses = render.read(run)
         table = kamailio.Table()
         asking = prober.Prober(table, kamailio.log, addresses.service, settings.health)
         look_up = lookup.Dns(settings.dns.servers, addresses.own)
-        sync.run(table, settings, rules.Rules.of(settings, addresses), look_up, asking)
+        own_ports = settings.trunks.own_ports
+        giving = port_keeper.PortKeeper(table, own_ports, settings.ports_file) if own_ports else None
+        sync.run(table, settings, rules.Rules.of(settings, addresses), look_up, asking, ports=giving)
 
     # What is loaded by now stays: the collector of garbage need not walk through it in every worker.
     gc.collect()

@@ -17,7 +17,8 @@ class Request(NamedTuple):
 
     `call_id` is the one the inner end knows; `route` is our own topmost Route's URI, if there is one; `strict`: the
     request came from a strict router and was put right, so that `uri` is not the one on the wire; `media`: the one of
-    `tokens.Dialog`; `header` reads a header field's value by its name, "" when there is none.
+    `tokens.Dialog`; `header` reads a header field's value by its name, "" when there is none; `port`: the
+    own one of ours that it came to, 0 for the ordinary one.
     """
 
     method: str
@@ -35,6 +36,7 @@ class Request(NamedTuple):
     via_port: int = 0
     strict: bool = False
     header: Callable[[str], str] = _no_header
+    port: int = 0
 
 
 class Charge(NamedTuple):
@@ -49,7 +51,8 @@ class Relay(NamedTuple):
 
     `dialog` names both ends as the answer and later requests will need them; `uri` is the new Request-URI, None to
     leave it; `redirect` says what a 3xx becomes; `asserts`: what the sender asserts of the caller (RFC 3325) may go on;
-    `rule` is the number's that led here; `charges` are the limits it counts against.
+    `rule` is the number's that led here; `charges` are the limits it counts against; `holder` is the registration that
+    is to have a port of ours to itself (`ports.holder`).
     """
 
     to: Side
@@ -60,6 +63,7 @@ class Relay(NamedTuple):
     asserts: bool = False
     rule: str = ""
     charges: tuple[Charge, ...] = ()
+    holder: str = ""
 
 
 def charges(tenant: Tenant, trunk: Trunk | None = None) -> tuple[Charge, ...]:

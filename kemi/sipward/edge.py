@@ -34,17 +34,22 @@ class Edge:
         keys: Iterable[bytes],
         instance_timeout: int,
         plan: Plan = NO_PLAN,
+        own_ports: Iterable[int] = (),
     ) -> None:
-        """`names`: host names that are the node itself; `keys`: newest first; `instance_timeout`: milliseconds."""
+        """`names`: host names that are the node itself; `keys`: newest first; `instance_timeout`: milliseconds;
+        `own_ports`: those of the sockets that are for one registration at a carrier each.
+        """
         self.plan = plan
         self.sockets = tuple(sockets)
         self.keys = tuple(keys)
         self.instance_timeout = instance_timeout
+        self.own_ports = tuple(own_ports)
         self._service = [ip_network(network) for network in service_networks]
         self._local = [ip_network(network) for network in local_networks]
 
         self._own = {socket.local: index for index, socket in reversed(list(enumerate(self.sockets)))}
         self._by_side = {(s.side, s.local.transport, s.is_ipv6): s for s in reversed(self.sockets)}
+        self._by_port = {(s.local.port, s.is_ipv6): s for s in self.sockets if s.local.port in self.own_ports}
         service = {s.local for s in self.sockets if s.side is Side.SERVICE}
         self._service_only = service - {s.local for s in self.sockets if s.side is not Side.SERVICE}
         self._service_any = service
@@ -79,8 +84,13 @@ class Edge:
             return Side.SERVICE if socket.local in self._service_any else None
         return network
 
-    def socket_for(self, side: Side, peer: Endpoint) -> Socket | None:
-        """The socket that speaks to `peer` on `side`, None when the node has none of that transport and family."""
+    def socket_for(self, side: Side, peer: Endpoint, port: int = 0) -> Socket | None:
+        """The socket that speaks to `peer` on `side`, None when the node has none of that transport and family.
+
+        `port`: the own one to speak from, if it is (still) one.
+        """
+        if port and side is not Side.SERVICE and (own := self._by_port.get((port, ":" in peer.host))):
+            return own
         group = Side.SERVICE if side is Side.SERVICE else Side.OUTSIDE
         return self._by_side.get((group, peer.transport, ":" in peer.host))
 
@@ -100,6 +110,11 @@ class Edge:
     def sockets_of(self, side: Side) -> list[Socket]:
         """Our sockets on a side; the local networks share those of the outside."""
         return [socket for socket in self.sockets if (socket.side is Side.SERVICE) is (side is Side.SERVICE)]
+
+    def own_port(self, index: int) -> int:
+        """The port of the socket of that index, if it is for one registration; 0 for an ordinary one."""
+        port = self.sockets[index].local.port
+        return port if port in self.own_ports else 0
 
     def index_of(self, socket: Socket) -> int:
         """The name of a socket in the configuration; two sides may share one."""
@@ -128,6 +143,7 @@ class Edge:
                 "names": sorted(self._hosts),
                 "instance_timeout": self.instance_timeout,
                 "plan": self.plan,
+                "own_ports": self.own_ports,
             }
         )
 
@@ -166,4 +182,5 @@ def load(path: Path, keys: Path) -> Edge:
         secrets,
         text["instance_timeout"],
         Plan(*text["plan"]),
+        text["own_ports"],
     )

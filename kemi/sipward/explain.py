@@ -15,7 +15,7 @@ from sipward.hosts import parse_address
 from sipward.inward import Inward
 from sipward.live import HEALTH, RESTING, Live
 from sipward.media import OFFERING
-from sipward.model import Endpoint, Side
+from sipward.model import Endpoint, Side, Socket
 from sipward.problems import show
 from sipward.routing import Router
 from sipward.seal import Sealer
@@ -165,10 +165,16 @@ def _trunks(inward: Inward, live: Live, request: Request) -> list[str]:
 
 def _outcome(node: Edge, request: Request, decision: Answer | Relay) -> dict[str, Any]:
     if isinstance(decision, Relay):
-        if socket := node.socket_for(decision.to, decision.targets[0]):
-            return _way(request, decision, str(socket.local), socket.is_ipv6)
+        if socket := node.socket_for(decision.to, decision.targets[0], decision.dialog.port):
+            return _way(request, decision, _shown(decision, socket), socket.is_ipv6)
         decision = NO_SOCKET
     return {"decision": "answer", **decision._asdict()}
+
+
+def _shown(relay: Relay, socket: Socket) -> str:
+    if relay.holder and not relay.dialog.port:
+        return "a port of its own (trunks.own_ports) that it has not been given yet"
+    return str(socket.local)
 
 
 def _way(request: Request, relay: Relay, socket: str, ipv6: bool) -> dict[str, Any]:

@@ -116,8 +116,9 @@ class Failover:
     def _try_next(self, passage: Passage, why: str) -> tuple[Passage, bool]:
         """Send the failed request to the next target; what is known of it then, and whether it was sent."""
         sip, target = self._sip, passage.next[0]
-        passage = passage.moved(self._shown(passage, target))
-        socket = self._edge.socket_for(passage.to, target)
+        dialog = self._moved(passage, target)
+        passage = passage.moved(dialog.seal(self._sealer, passage.call_id) if dialog else passage.shown)
+        socket = self._edge.socket_for(passage.to, target, dialog.port if dialog else 0)
         if socket is None:
             return passage, False
         sip.count("failover")
@@ -130,10 +131,9 @@ class Failover:
         sip.aim(target, self._edge.index_of(socket))
         return passage, sip.relay(self.patience(sip.method(), passage.to, bool(passage.next)))
 
-    def _shown(self, passage: Passage, target: Endpoint) -> str:
-        """The sealed text of a dialog whose target is another one than it began with."""
+    def _moved(self, passage: Passage, target: Endpoint) -> Dialog | None:
+        """The dialog whose target is another one than it began with."""
         dialog = Dialog.open(self._sealer, passage.dialog, passage.call_id)
         if dialog is None:
-            return passage.shown
-        moved = dialog._replace(inner=target) if passage.to is Side.SERVICE else dialog._replace(outer=target)
-        return moved.seal(self._sealer, passage.call_id)
+            return None
+        return dialog._replace(inner=target) if passage.to is Side.SERVICE else dialog._replace(outer=target)

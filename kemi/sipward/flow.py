@@ -19,6 +19,7 @@ from sipward.limits import Limiter
 from sipward.live import Live
 from sipward.model import Endpoint, Side, Socket
 from sipward.passage import Passage
+from sipward.ports import Ports, is_removal
 from sipward.routeset import Routes, RouteSet
 from sipward.routing import Router
 from sipward.seal import Sealer
@@ -51,6 +52,8 @@ NO_MEDIA = Answer(503, "Service Unavailable", "media-unavailable", retry_after=5
 UNREACHABLE = Answer(503, "Service Unavailable", "instance-unreachable", retry_after=10)
 FLOW_FAILED = Answer(430, "Flow Failed", "flow-failed")
 """The phone's connection is gone (RFC 5626, 5.3.1)."""
+NO_PORT = Answer(503, "Service Unavailable", "no-port", retry_after=300)
+"""All ports that registrations may have to themselves are taken."""
 NOT_READY = Answer(503, "Service Unavailable", "not-ready", retry_after=2)
 """The live table has not been loaded yet: nobody can be told that a domain is unknown."""
 
@@ -76,6 +79,7 @@ class Flow:
         self._routes = RouteSet(sip, edge, self._conceal)
         self._anchor = Anchor(sip, edge, self._log)
         self._limiter = Limiter(sip)
+        self._ports = Ports(sip, edge.own_ports)
         self._failover = Failover(sip, edge, self._sealer, self._live, self._log)
 
     # --- requests ------------------------------------------------------------------------------------------------
@@ -120,10 +124,14 @@ class Flow:
         request = sip.request(side, sender, routes.own, call_id)
         if request is None:
             return self._answer(FOREIGN_SCHEME)
+        if port := self._edge.own_port(back):
+            request = request._replace(port=port)
         decision = self._router.route(request)
         if decision is NO_DIALOG and request.in_dialog:
             request, routes, decision = self._reread(request, routes)
         match decision:
+            case Relay(holder=holder) if holder:
+                return self._register_from_own_port(request, decision, routes, Seen(call_id, back))
             case Relay():
                 return self._relay(request, decision, routes, Seen(call_id, back))
             case Answer():
@@ -146,9 +154,15 @@ class Flow:
                     return request, routes, decision
         return request, routes, NO_DIALOG
 
+    def _register_from_own_port(self, request: Request, relay: Relay, routes: Routes, seen: Seen) -> None:
+        port = self._ports.take(relay.holder)
+        if not port:
+            return self._answer(NO_PORT, relay.dialog.tenant)
+        return self._relay(request, relay._replace(dialog=relay.dialog._replace(port=port)), routes, seen)
+
     def _relay(self, request: Request, relay: Relay, routes: Routes, seen: Seen) -> None:
         """Send the request on, if the node can and the limits allow it."""
-        socket = self._edge.socket_for(relay.to, relay.targets[0])
+        socket = self._edge.socket_for(relay.to, relay.targets[0], relay.dialog.port)
         if socket is None:
             return self._answer(NO_SOCKET, relay.dialog.tenant)
         if relay.charges and (refusal := self._limiter.refusal(request.method, relay.charges, name(request, relay))):
@@ -260,6 +274,8 @@ class Flow:
             fixed=relay.dialog.fixed,
             unhidden=relay.dialog.unhidden,
             next=relay.targets[1:],
+            holds=bool(relay.holder),
+            leaves=bool(relay.holder) and is_removal(self._sip.contacts(), self._sip.header("Expires")),
         ).remember(self._sip)
 
     def _cancel(self) -> None:
@@ -295,12 +311,8 @@ class Flow:
         method, back = sip.method(), self._edge.sockets[passage.back]
         if passage.renamed:
             sip.set_call_id(passage.renamed if passage.to is Side.SERVICE else passage.call_id)
-        if method == "BYE" and 200 <= status < 300:
-            self._end(passage.media)
-        elif method == "BYE" and status in ENDED:
-            # Perhaps of an instance that was given up for another one, and has answered too late: that call goes on.
-            self._anchor.end_of_one(passage.media)
-            self._limiter.release(passage.media)
+        if method == "BYE":
+            self._ended(status, passage.media)
         dropped = self._unsaid(passage)
         self._strip(dropped)
         if late:
@@ -308,6 +320,8 @@ class Flow:
         else:
             self._anchor.reply(method, status, passage, back)
         self._routes.turn(passage, back)
+        if passage.holds and 200 <= status < 300 and (dialog := self._dialog(passage)):
+            self._ports.answered(dialog.port, passage.leaves)
         if passage.unhidden:
             return None
         if passage.to is not Side.SERVICE:
@@ -315,11 +329,20 @@ class Flow:
             if method == "REGISTER":
                 self._conceal.registered_outside(passage.tenant, passage.trunk)
         elif method == "REGISTER":
-            dialog = Dialog.open(self._sealer, passage.dialog, passage.call_id)
+            dialog = self._dialog(passage)
             self._conceal.registered(passage.tenant, dialog.outer if dialog else None, dropped)
         else:
             self._conceal.reply(status, passage.origin, passage.tenant, back, dropped)
         return None
+
+    def _ended(self, status: int, call: str) -> None:
+        """A BYE was answered."""
+        if 200 <= status < 300:
+            self._end(call)
+        elif status in ENDED:
+            # Perhaps of an instance that was given up for another one, and has answered too late: that call goes on.
+            self._anchor.end_of_one(call)
+            self._limiter.release(call)
 
     def _unsaid(self, passage: Passage) -> frozenset[str]:
         """The header fields that a reply loses: as a request of its sender would in this dialog."""
@@ -377,6 +400,9 @@ class Flow:
         """A call that nobody has ended in hours counts no more."""
         for each in self._sip.forgotten().split():
             self._sip.leave(each)
+
+    def _dialog(self, passage: Passage) -> Dialog | None:
+        return Dialog.open(self._sealer, passage.dialog, passage.call_id)
 
     # --- small things --------------------------------------------------------------------------------------------
 

@@ -144,6 +144,7 @@ class Inward:
             return ALL_DOWN
         late, spare = not request.has_sdp, targets[1 : 1 + SPARE]
         dialog = Dialog(tenant.name, request.source, targets[0], late, media=request.media, others=spare)
+        dialog = dialog._replace(port=request.port) if request.port else dialog
         charged, asserts = charges(tenant, trunk), False
         if trunk:
             dialog = dialog._replace(trunk=trunk.name, fixed=trunk.media == "fixed")

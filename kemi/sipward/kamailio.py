@@ -2,6 +2,8 @@
 
 import time
 from binascii import crc32
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import KSR
 from sipward import icmp
@@ -11,6 +13,8 @@ from sipward.model import Endpoint, Side, Socket
 from sipward.uri import Uri, parse, split_list
 
 _COUNTERS = "counters"
+_LOCK = "lock"
+"""The key whose slot in a table is locked for the whole of it."""
 _SDP = "$var(sdp)"
 """Where rtpengine's module reads a description and writes what it became (kamailio.cfg)."""
 
@@ -418,6 +422,26 @@ def forgotten() -> str:
 def mark_down(end: Endpoint, why: str) -> None:
     """Leave an instance or target out for new calls, in all workers, until it has answered again."""
     KSR.htable.sht_sets(HEALTH, str(end), why)
+
+
+def store(table: str, key: str, value: str) -> None:
+    """Write an entry of shared memory."""
+    KSR.htable.sht_sets(table, key, value)
+
+
+def erase(table: str, key: str) -> None:
+    """Remove an entry of shared memory, if it is there."""
+    KSR.htable.sht_rm(table, key)
+
+
+@contextmanager
+def locked(table: str) -> Iterator[None]:
+    """Let one worker alone do what all of them do under this lock; the others wait, so it must be short."""
+    KSR.htable.sht_lock(table, _LOCK)
+    try:
+        yield
+    finally:
+        KSR.htable.sht_unlock(table, _LOCK)
 
 
 def count(why: str) -> None:

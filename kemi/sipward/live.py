@@ -13,7 +13,7 @@
 
 A tenant or trunk is compact JSON. `state` holds what is known of the whole: `shapes` of the numbers and `prefixes` of
 the trunks' sources, so that a look-up tries only what there is. `health` has a key for each instance that is down,
-`resting` one for each target of a trunk that has failed within the last half minute.
+`resting` one for each target of a trunk that has failed within the last half minute. `ports` is described in `ports`.
 """
 
 import json
@@ -48,6 +48,10 @@ HEALTH = "health"
 
 RESTING = "resting"
 """The htable with the key `str(Endpoint)` for each target of a trunk that has just failed. They expire."""
+
+
+PORTS = "ports"
+"""The htable that says which registration at a carrier has which of our ports."""
 
 
 class Found(NamedTuple):
@@ -108,6 +112,10 @@ class Live:
     def is_resting(self, end: Endpoint) -> bool:
         """Whether a trunk's target has just failed."""
         return self._get(RESTING, str(end)) is not None
+
+    def port(self, holder: str) -> int:
+        """Our port that a registration (`ports.holder`) has to itself; 0 when it has none."""
+        return int(self._get(PORTS, holder) or 0)
 
     def _trunks(self, key: str) -> tuple[Trunk, ...]:
         names = (self._get(TABLE, key) or "").split()
@@ -215,9 +223,9 @@ def encode_trunk(trunk: Trunk) -> str:
 @lru_cache(maxsize=4096)
 def decode_trunk(entry: str) -> Trunk:
     """Read a trunk's text."""
-    name, tenants, targets, number, media, identity, limits = json.loads(entry)
+    name, tenants, targets, number, media, identity, limits, own_port = json.loads(entry)
     ends = tuple(Endpoint(*target) for target in targets)
-    return Trunk(name, tuple(tenants), ends, number, media, identity, Limits(*limits))
+    return Trunk(name, tuple(tenants), ends, number, media, identity, Limits(*limits), own_port)
 
 
 def _compact(value: object) -> str:

@@ -111,6 +111,8 @@ class Trunk(NamedTuple):
     identity: str = "remove"
     """Whether what the carrier asserts of the caller reaches an instance: pass or remove."""
     limits: Limits = NO_LIMITS
+    own_port: bool = False
+    """Whether each registration there has a port of ours to itself."""
 
     def serves(self, tenant: str) -> bool:
         """Whether calls may go between the trunk and a tenant."""

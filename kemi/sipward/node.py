@@ -194,6 +194,8 @@ def _ports(settings: Settings, addresses: Addresses) -> _Ports:
     found: _Ports = {}
     for address, name in _listening(settings, addresses):
         found |= {(address, port, SOCK_DGRAM): name, (address, port, SOCK_STREAM): name}
+    for own in settings.trunks.own_ports:
+        found |= {(address, own, SOCK_DGRAM): "trunks.own_ports" for address in addresses.outside}
     return found | {(control.address, control.port, SOCK_DGRAM): "rtp.control"}
 
 

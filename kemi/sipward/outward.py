@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 
+from sipward import ports
 from sipward.decision import FORBIDDEN, NO_TARGET, Decision, Relay, Request, charges
 from sipward.edge import Edge
 from sipward.live import Live
 from sipward.model import Endpoint, Tenant, Trunk
 from sipward.seal import Sealer
 from sipward.tokens import SPARE, Binding, Dialog
+from sipward.uri import Uri, name_addrs, parse
 
 
 class Outward:
@@ -61,7 +63,32 @@ class Outward:
         dialog = dialog._replace(trunk=trunk.name, fixed=trunk.media == "fixed", others=targets[1 : 1 + SPARE])
         side = self._edge.network_of(first.host)
         asserts, charged = tenant.identity == "pass", charges(tenant, trunk)
-        return Relay(side, targets, dialog, None, tenant.redirect, asserts, charges=charged)
+        relay = Relay(side, targets, dialog, None, tenant.redirect, asserts, charges=charged)
+        return self._from_own_port(request, relay) if trunk.own_port else relay
+
+    def _from_own_port(self, request: Request, relay: Relay) -> Relay:
+        """By the port that the account has which the request is of: a REGISTER's To, any other's From.
+
+        A call that hides its caller, or shows another number, says by RFC 3325 whose it is.
+        """
+        dialog = relay.dialog
+        if request.method == "REGISTER":
+            holder = ports.holder(dialog, request.callee) if request.callee else ""
+            return relay._replace(dialog=dialog._replace(port=self._live.port(holder)), holder=holder)
+        for uri in self._callers(request):
+            holder = ports.holder(dialog, uri)
+            if port := self._live.port(holder) or self._live.port(ports.short(holder)):
+                return relay._replace(dialog=dialog._replace(port=port))
+        return relay
+
+    def _callers(self, request: Request) -> Iterator[Uri]:
+        """Who calls, by all that the request says of it."""
+        if request.caller:
+            yield request.caller
+        for name in ("p-preferred-identity", "p-asserted-identity"):
+            for address in name_addrs(request.header(name)):
+                if uri := parse(address.uri):
+                    yield uri
 
     def _dialog(self, request: Request, tenant: str, outer: Endpoint, inner: Endpoint) -> Dialog:
         unhidden = request.header("topos").strip() == "0"

@@ -14,7 +14,8 @@ class Passage(NamedTuple):
     `back` is the index of the socket that received it; `dialog` the sealed text of both ends that the request carries,
     `shown` the one the reply shows (another one after a failover); `call_id` the one the inner end knows, `renamed` the
     one the outer end knows if that is another; `media` what rtpengine knows the call as; `trunk`, `fixed` and
-    `unhidden` are the dialog's (`tokens.Dialog`); `next` the targets to try after this one.
+    `unhidden` are the dialog's (`tokens.Dialog`); `next` the targets to try after this one; `holds`: it is a
+    REGISTER of who has a port of ours to itself; `leaves`: one that removes what it registers.
     """
 
     origin: Side
@@ -32,11 +33,13 @@ class Passage(NamedTuple):
     fixed: bool
     unhidden: bool
     next: tuple[Endpoint, ...]
+    holds: bool = False
+    leaves: bool = False
 
     def remember(self, sip: ModuleType) -> None:
         """Keep it with the running request's transaction."""
         targets = ",".join(map(str, self.next))
-        flags = self.has_offer | self.fixed << 1 | self.unhidden << 2
+        flags = self.has_offer | self.fixed << 1 | self.unhidden << 2 | self.holds << 3 | self.leaves << 4
         first = f"{self.origin} {self.to} {self.back} {flags} {self.redirect} {self.tenant} {self.trunk}"
         sip.remember(_NAME, f"{first} {self.dialog} {self.shown} {targets} {self.call_id} {self.renamed} {self.media}")
 
@@ -66,6 +69,8 @@ class Passage(NamedTuple):
             bool(flags & 2),
             bool(flags & 4),
             following,
+            bool(flags & 8),
+            bool(flags & 16),
         )
 
     def moved(self, shown: str) -> Self:

@@ -41,6 +41,12 @@ def edge(settings: Settings, addresses: Addresses) -> Edge:
         for address, public in pairs
         for transport in _TRANSPORTS
     ]
+    own = settings.trunks.own_ports
+    sockets += [
+        Socket(Side.OUTSIDE, Endpoint("udp", str(address), port), str(public))
+        for address, public in zip(addresses.outside, addresses.public, strict=True)
+        for port in own
+    ]
     return Edge(
         sockets,
         map(str, settings.network.service_networks),
@@ -49,6 +55,7 @@ def edge(settings: Settings, addresses: Addresses) -> Edge:
         [],
         round(settings.sip.instance_timeout * 1000),
         settings.numbers.plan,
+        own,
     )
 
 
@@ -95,7 +102,9 @@ def _write(path: Path, text: str) -> None:
 def _kamailio(settings: Settings, node: Edge) -> str:
     listeners: dict[Endpoint, str] = {}
     for index, socket in enumerate(node.sockets):
-        listeners.setdefault(socket.local, f'listen={socket.local}{_advertise(socket)} name "{index}"')
+        # A port for one registration has little to do.
+        few = "socket_workers=1\n" if socket.local.port in node.own_ports else ""
+        listeners.setdefault(socket.local, f'{few}listen={socket.local}{_advertise(socket)} name "{index}"')
     names = [f'alias="{settings.fqdn}"', *(f'alias="{s.public}"' for s in node.sockets if s.public != s.local.host)]
     return _fill(
         "kamailio/kamailio.cfg",

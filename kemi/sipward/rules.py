@@ -58,6 +58,9 @@ class Rules:
                 Taken(address, network.sips_port, network.sips_port, "the node's own SIP port (network.sips_port)"),
                 Taken(address, rtp.ports.low, rtp.ports.high, "one of the node's media ports (rtp.ports)"),
             ]
+        if ports := settings.trunks.own_ports:
+            what = "one of the node's ports for trunks (trunks.own_ports)"
+            taken += [Taken(address, ports[0], ports[-1], what) for address in addresses.outside]
         plan = settings.numbers.plan
         return cls(network.service_networks, own, tuple(taken), network.local_networks, settings.fqdn, plan)
 

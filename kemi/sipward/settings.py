@@ -36,6 +36,7 @@ PREFIX = "SIPWARD_"
 NESTED = "__"
 _UNIX_PATH_MAX = 107
 _RTP_NARROWEST = 100
+_OWN_PORTS_MAX = 100
 _PREFIX_MAX = 8
 _LAUNCHERS = frozenset({"ROOT", "MIRROR", "RUN"})
 """What else is told by variables with our prefix: to the launcher, and to the components by the node."""
@@ -134,6 +135,22 @@ def _interface(value: str | None) -> str | None:
     return value or None
 
 
+def _own_ports(value: Any) -> Any:
+    if isinstance(value, range):
+        return value
+    if value == "":
+        return range(0)
+    ports = _range(str(value))
+    if ports is None or not 1024 <= ports.low <= ports.high <= 65535 or ports.high - ports.low >= _OWN_PORTS_MAX:
+        raise refuse(f'must be empty, or a range like "5100-5115" of 1024 to 65535: at most {_OWN_PORTS_MAX} ports')
+    return range(ports.low, ports.high + 1)
+
+
+def _range(text: str) -> PortRange | None:
+    low, dash, high = text.replace(" ", "").partition("-")
+    return PortRange(int(low), int(high)) if dash and _is_decimal(low) and _is_decimal(high) else None
+
+
 def _digits(value: str) -> str:
     if value and not (value.isascii() and value.isdigit() and len(value) <= _PREFIX_MAX):
         raise refuse(f"must be at most {_PREFIX_MAX} digits, or empty")
@@ -221,15 +238,14 @@ class RtpSettings(Section):
 
     @field_validator("ports", mode="before")
     @classmethod
-    def _range(cls, value: Any) -> PortRange:
+    def _even_range(cls, value: Any) -> PortRange:
         allowed = f'must be a range like "20000-29999" of 1024 to 65535: from an even port, {_RTP_NARROWEST} or more'
         if isinstance(value, PortRange):
             return value
-        low, dash, high = str(value).replace(" ", "").partition("-")
-        if not (dash and _is_decimal(low) and _is_decimal(high)):
+        ports = _range(str(value))
+        if ports is None or ports.low % 2 or ports.low < 1024 or ports.high > 65535:
             raise refuse(allowed)
-        ports = PortRange(int(low), int(high))
-        if ports.low % 2 or ports.low < 1024 or ports.high > 65535 or ports.high - ports.low + 1 < _RTP_NARROWEST:
+        if ports.high - ports.low + 1 < _RTP_NARROWEST:
             raise refuse(allowed)
         return ports
 
@@ -294,6 +310,19 @@ class DnsSettings(Section):
     """Name servers; empty: those of the machine."""
 
 
+class TrunksSettings(Section):
+    """`[trunks]`: what carriers see of the node."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    own_ports: Annotated[range, BeforeValidator(_own_ports)] = range(0)
+    """UDP ports that registrations at trunks with `own_port` have to themselves; empty: none."""
+
+    @field_serializer("own_ports")
+    def _own_ports_text(self, value: range) -> str:
+        return f"{value[0]}-{value[-1]}" if value else ""
+
+
 class HealthSettings(Section):
     """`[health]`: the OPTIONS that each instance is asked by."""
 
@@ -331,6 +360,7 @@ class Settings(BaseSettings):
     numbers: NumbersSettings = NumbersSettings()
     dns: DnsSettings = DnsSettings()
     health: HealthSettings = HealthSettings()
+    trunks: TrunksSettings = TrunksSettings()
 
     @property
     def redis_url(self) -> str:
@@ -350,6 +380,11 @@ class Settings(BaseSettings):
     def answers_file(self) -> Path:
         """Where the host names of trunks have led."""
         return self.state_dir / "table" / "answers.json"
+
+    @property
+    def ports_file(self) -> Path:
+        """Which registration has which port to itself."""
+        return self.state_dir / "table" / "ports.jsonl"
 
     @classmethod
     def settings_customise_sources(
@@ -393,6 +428,23 @@ class Settings(BaseSettings):
         ):
             if value.ports.low <= port <= value.ports.high:
                 raise refuse(f"{value.ports.low}-{value.ports.high} must not contain {owner} ({port})", key="ports")
+        return value
+
+    @field_validator("trunks")
+    @classmethod
+    def _own_ports_apart(cls, value: TrunksSettings, info: ValidationInfo) -> TrunksSettings:
+        network, rtp, own = info.data.get("network"), info.data.get("rtp"), value.own_ports
+        if not own or network is None or rtp is None:
+            return value
+        for low, high, owner in (
+            (network.sip_port, network.sip_port, "network.sip_port"),
+            (network.sips_port, network.sips_port, "network.sips_port"),
+            (rtp.control.port, rtp.control.port, "rtp.control"),
+            (rtp.ports.low, rtp.ports.high, "rtp.ports"),
+        ):
+            if low <= own[-1] and own[0] <= high:
+                there = f"{low}" if low == high else f"{low}-{high}"
+                raise refuse(f"{own[0]}-{own[-1]} must not contain {owner} ({there})", key="own_ports")
         return value
 
 

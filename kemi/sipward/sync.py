@@ -3,7 +3,7 @@
 The state it publishes, one JSON object: `ready`, `redis` ("ok" or "degraded: why"), `loading` (values still to be read:
 how many), `tenants`, `domains`, `numbers`, `trunks`, `rejected` (key -> reason, the first fifty), `rejected_total`,
 `unresolved` (host name of a trunk -> reason, the first fifty), `withheld` (how many), `detail` (what needs the
-operator; empty: nothing).
+operator; empty: nothing); where registrations may have ports to themselves, `own_ports` (how many have one).
 """
 
 import gc
@@ -18,6 +18,7 @@ from typing import Protocol
 
 from sipward import live, snapshot, trunks
 from sipward.entries import Change, Remove, Set
+from sipward.port_keeper import PortKeeper
 from sipward.prober import Prober
 from sipward.records import Kind
 from sipward.resolver import LookUp, Resolver
@@ -46,10 +47,17 @@ class Sync:
     """The table that runs, its copy on disk and its copy in shared memory."""
 
     def __init__(
-        self, table: Table, settings: Settings, rules: Rules, look_up: LookUp, prober: Prober | None = None
+        self,
+        table: Table,
+        settings: Settings,
+        rules: Rules,
+        look_up: LookUp,
+        prober: Prober | None = None,
+        ports: PortKeeper | None = None,
     ) -> None:
         """Do nothing yet."""
         self._table = table
+        self._ports = ports
         self._prober = prober
         self._settings = settings
         self._resolver = Resolver(look_up, settings.answers_file, lambda end: trunks.refusal(end, rules))
@@ -69,6 +77,8 @@ class Sync:
     def start(self) -> None:
         """Route by the last good table before anything is asked of Redis."""
         gc.disable()
+        if self._ports:
+            self._ports.resume()
         tables = {kind: last for kind in Kind if (last := self._last(kind)) is not None}
         self._loading = sum(len(last.lines) for last in tables.values())
         self._publish()
@@ -97,6 +107,8 @@ class Sync:
     def close(self) -> None:
         """Write the table once more, if it has changed."""
         self._resolver.close()
+        if self._ports:
+            self._ports.close()
         for kind, writer in self._writers.items():
             if self._is_complete and self._routes.keepers[kind].has_changed:
                 writer.offer(self._routes.snapshot(kind))
@@ -137,6 +149,8 @@ class Sync:
                 gc.enable()
         if news := self._resolver.news():
             self._take(self._routes.remake(news))
+        if self._ports:
+            self._ports.keep()
         self._publish()
         self._keep()
 
@@ -196,6 +210,10 @@ class Sync:
         if self._is_stale and not self._loading:
             self._rejected, self._is_stale = self._first_rejected(), False
         complaints = [writer.complaint for writer in self._writers.values()]
+        own_ports: dict[str, object] = {}
+        if self._ports:
+            own_ports["own_ports"] = self._ports.taken
+            complaints.append(self._ports.complaint)
         return {
             "ready": self._is_ready,
             "redis": f"degraded: {self._redis}" if self._redis else "ok",
@@ -209,6 +227,7 @@ class Sync:
             "unresolved": dict(nsmallest(_SHOWN, self._resolver.complaints().items())),
             "withheld": self._routes.withheld,
             "detail": "; ".join(filter(None, (self._loss(), *complaints, self._resolver.complaint, self._trouble))),
+            **own_ports,
         }
 
     def _first_rejected(self) -> dict[str, str]:
@@ -240,9 +259,10 @@ def run(
     look_up: LookUp,
     prober: Prober | None = None,
     stop: Callable[[], bool] = lambda: False,
+    ports: PortKeeper | None = None,
 ) -> None:
     """Keep the live table in step, and the prober at work, until `stop` says so. Raises nothing."""
-    sync = Sync(table, settings, rules, look_up, prober)
+    sync = Sync(table, settings, rules, look_up, prober, ports)
     if prober:
         prober.start()
     _guarded(sync, sync.start)

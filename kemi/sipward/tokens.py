@@ -8,7 +8,8 @@
 | Account | the user part of an instance's REGISTER to a carrier | tenant, the instance's own Contact | the trunk |
 
 The outer end is the flow to a phone or carrier: its real address and transport (RFC 5626, 3.3 knows the idea as a flow
-token). Our socket follows from it: there is one socket for each side, transport and family.
+token). Our socket follows from it: there is one socket for each side, transport and family, but for registrations that
+have a port of ours to themselves.
 """
 
 from functools import lru_cache
@@ -39,7 +40,8 @@ class Dialog(NamedTuple):
     what tells the media of this INVITE from that of another one with the same Call-ID (forked, or merged: RFC 3261,
     8.2.2.2). `trunk`: the outer end is a carrier, any of that trunk's addresses. `fixed`: its SDP says where its RTP
     comes from. `unhidden`: its instance wants to be seen as it is. `others`: the targets that were to be tried after
-    the first: one may have become the end that it was meant to be, and be nobody's any more when it speaks.
+    the first: one may have become the end that it was meant to be, and be nobody's any more when it speaks. `port`: our
+    own one towards the outer end, 0 for the ordinary one.
     """
 
     tenant: str
@@ -52,6 +54,7 @@ class Dialog(NamedTuple):
     fixed: bool = False
     unhidden: bool = False
     others: tuple[Endpoint, ...] = ()
+    port: int = 0
 
     def may_be(self, end: Endpoint, source: Endpoint) -> bool:
         """Whether `source` may speak for an end, as far as the dialog knows.
@@ -62,12 +65,15 @@ class Dialog(NamedTuple):
 
     def seal(self, sealer: Sealer, call_id: str) -> str:
         """The text for a Record-Route of the dialog `call_id`."""
-        flags = self.late | self.renamed << 1 | self.fixed << 2 | self.unhidden << 3 | bool(self.others) << 4
+        flags = self.late | self.renamed << 1 | self.fixed << 2 | self.unhidden << 3
+        flags |= bool(self.others) << 4 | bool(self.port) << 5
         head = flags.to_bytes() + self.media.to_bytes(4, "big")
         names = f"{self.tenant}\0{self.trunk}" if self.trunk else self.tenant
         ends = _pack(self.outer) + _pack(self.inner)
         if self.others:
             ends += bytes((len(self.others),)) + b"".join(map(_pack, self.others))
+        if self.port:
+            ends += self.port.to_bytes(2, "big")
         content = head + ends + names.encode()
         return sealer.seal(b"dialog", content, call_id.encode())
 
@@ -82,9 +88,11 @@ class Dialog(NamedTuple):
             inner, at = _unpack(content, at)
             flags, media = content[0], int.from_bytes(content[1:5], "big")
             others, at = _unpack_several(content, at) if flags & 16 else ((), at)
-            tenant, _, trunk = content[at:].decode().partition("\0")
-            late, renamed, fixed, unhidden = (bool(flags & bit) for bit in (1, 2, 4, 8))
-            return cls(tenant, outer, inner, late, renamed, media, trunk, fixed, unhidden, others)
+            late, renamed, fixed, unhidden, has_port = (bool(flags & bit) for bit in (1, 2, 4, 8, 32))
+            names = at + 2 if has_port else at
+            tenant, _, trunk = content[names:].decode().partition("\0")
+            port = int.from_bytes(content[at:names], "big")
+            return cls(tenant, outer, inner, late, renamed, media, trunk, fixed, unhidden, others, port)
         except _MALFORMED:
             return None
 

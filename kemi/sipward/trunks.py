@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field, StrictStr, ValidationInfo, field_validator
+from pydantic import Field, StrictBool, StrictStr, ValidationInfo, field_validator
 
 from sipward import live, problems
 from sipward.hosts import Network, is_host_name, parse_address
@@ -43,6 +43,7 @@ class TrunkValue(Value):
     media: Literal["fixed", "learned"] = "fixed"
     identity: Literal["pass", "remove"] = "remove"
     limits: LimitsValue = NO_LIMITS
+    own_port: StrictBool = False
     hosts: Annotated[tuple[StrictStr, ...], Field(max_length=100)] = ()
     description: Description = ""
 
@@ -65,6 +66,13 @@ class TrunkValue(Value):
         if "*" in value and len(value) > 1:
             raise refuse('must be ["*"] alone, for all tenants, or names')
         return distinct(value)
+
+    @field_validator("own_port")
+    @classmethod
+    def _of_datagrams(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("transport") == "tcp":
+            raise refuse('must be false with transport "tcp", where each connection has a port of its own')
+        return value
 
     @field_validator("hosts")
     @classmethod
@@ -112,7 +120,9 @@ class TrunkRecord:
         value = self.value
         targets = tuple(dict.fromkeys(end for ends in self.found for end in ends))
         limits = value.limits.to_limits()
-        return Trunk(self.name, value.tenants, targets, value.number, value.media, value.identity, limits)
+        return Trunk(
+            self.name, value.tenants, targets, value.number, value.media, value.identity, limits, value.own_port
+        )
 
     def to_json(self) -> str:
         """The value as Redis holds it."""

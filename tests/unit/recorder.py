@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import cast
 from zlib import crc32
@@ -17,7 +18,9 @@ PUBLIC_TCP = Socket(Side.OUTSIDE, Endpoint("tcp", "203.0.113.10", 5060), "203.0.
 INNER = Socket(Side.SERVICE, Endpoint("udp", "10.5.4.1", 5060), "10.5.4.1")
 INNER_TCP = Socket(Side.SERVICE, Endpoint("tcp", "10.5.4.1", 5060), "10.5.4.1")
 PUBLIC6 = Socket(Side.OUTSIDE, Endpoint("udp", "2001:db8::10", 5060), "2001:db8::10")
-SOCKETS = (PUBLIC, PUBLIC_TCP, INNER, INNER_TCP, PUBLIC6)
+OWN = Socket(Side.OUTSIDE, Endpoint("udp", "203.0.113.10", 5100), "203.0.113.10")
+"""For one registration at a carrier."""
+SOCKETS = (PUBLIC, PUBLIC_TCP, INNER, INNER_TCP, PUBLIC6, OWN)
 KEY = b"k" * 32
 RELAY = "203.0.113.77"
 """Where rtpengine takes RTP, for either side."""
@@ -46,6 +49,7 @@ def edge(**changes: object) -> Edge:
         "names": ["edge.example"],
         "keys": [KEY],
         "instance_timeout": 2000,
+        "own_ports": [OWN.local.port],
     }
     return cast("Callable[..., Edge]", Edge)(**(arguments | changes))
 
@@ -317,6 +321,15 @@ class Recorder:
 
     def look_up(self, table: str, key: str) -> str | None:
         return self.table.get(key) if table == TABLE else self.memory.get((table, key))
+
+    def store(self, table: str, key: str, value: str) -> None:
+        self.memory[table, key] = value
+
+    def erase(self, table: str, key: str) -> None:
+        self.memory.pop((table, key), None)
+
+    def locked(self, table: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def tally(self, what: str) -> int:
         return self._add("rates", what, 1)

@@ -7,7 +7,20 @@ import pytest
 
 from sipward.edge import load
 from sipward.model import Endpoint, Side, Socket
-from unit.recorder import INNER, INNER_TCP, KEY, LAN_PHONE, PBX, PHONE, PUBLIC, PUBLIC6, PUBLIC_TCP, edge
+from unit.recorder import (
+    INNER,
+    INNER_TCP,
+    KEY,
+    LAN_PHONE,
+    OWN,
+    PBX,
+    PHONE,
+    PUBLIC,
+    PUBLIC6,
+    PUBLIC_TCP,
+    SOCKETS,
+    edge,
+)
 
 INNER6 = Socket(Side.SERVICE, Endpoint("udp", "fd77::1", 5060), "fd77::1")
 SHARED = Socket(Side.OUTSIDE, Endpoint("udp", "10.5.4.1", 5060), "203.0.113.10")
@@ -94,6 +107,25 @@ def test_a_pbx_among_the_phones_of_a_site_is_an_instance_and_hidden_and_they_are
 )
 def test_the_socket_follows_from_side_transport_and_family(side: Side, peer: Endpoint, socket: Socket | None) -> None:
     assert edge().socket_for(side, peer) is socket
+
+
+def test_a_registrations_own_port_is_spoken_from_to_the_outside_alone() -> None:
+    own6 = Socket(Side.OUTSIDE, Endpoint("udp", "2001:db8::10", 5100), "2001:db8::10")
+    node = edge(sockets=(*SOCKETS, own6))
+    peer6 = Endpoint("udp", "2001:db8::99", 5060)
+    assert [node.socket_for(side, PHONE, 5100) for side in (Side.OUTSIDE, Side.LOCAL)] == [OWN, OWN]
+    assert node.socket_for(Side.OUTSIDE, peer6, 5100) is own6
+    assert node.socket_for(Side.SERVICE, PBX, 5100) is INNER
+    assert node.socket_for(Side.OUTSIDE, PHONE) is PUBLIC
+
+
+def test_a_port_that_is_none_any_more_is_the_ordinary_one() -> None:
+    assert edge().socket_for(Side.OUTSIDE, PHONE, 5101) is PUBLIC
+    assert edge(own_ports=()).socket_for(Side.OUTSIDE, PHONE, 5100) is PUBLIC
+
+
+def test_the_own_port_that_a_message_came_to_is_known() -> None:
+    assert [edge().own_port(index) for index in range(len(SOCKETS))] == [0, 0, 0, 0, 0, 5100]
 
 
 def test_the_first_of_several_sockets_of_a_kind_is_taken() -> None:
@@ -275,6 +307,7 @@ def test_a_node_reads_back_as_it_was_written(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text(f"{KEY.hex()}\n{(b'old' * 8).hex()}\n")
     read = load(tmp_path / "edge.json", tmp_path / "keys")
     assert (read.sockets, read.keys, read.instance_timeout) == (node.sockets, node.keys, 2000)
+    assert read.own_ports == (5100,)
     assert read.to_json() == node.to_json()
     assert read.names_inside("10.5.4.11")
 

@@ -116,8 +116,10 @@ def test_a_rule_names_its_tenant_even_when_that_is_gone() -> None:
     assert found == Found("12", None)
 
 
-def test_a_trunk_reads_back_as_it_was() -> None:
-    assert decode_trunk(encode_trunk(CARRIER)) == CARRIER
+@pytest.mark.parametrize("own_port", [False, True])
+def test_a_trunk_reads_back_as_it_was(own_port: bool) -> None:
+    trunk = CARRIER._replace(own_port=own_port)
+    assert decode_trunk(encode_trunk(trunk)) == trunk
 
 
 def test_the_smallest_network_tells_whose_call_it_is() -> None:

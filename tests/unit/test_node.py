@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from socket import AF_INET, SOCK_DGRAM, socket
 
 import pytest
 
@@ -100,3 +101,10 @@ def test_new_keys_are_news_to_kamailio_alone(scene: Scene) -> None:
     keys.write_text(keys.read_text() + "ab" * 32 + "\n")
     _, (after,) = scene.reload(settings(scene.state))
     assert {name for name in before if before[name] != after[name]} == {"kamailio"}
+
+
+def test_a_port_for_registrations_that_another_has_is_refused_in_one_line(scene: Scene, tmp_path: Path) -> None:
+    with socket(AF_INET, SOCK_DGRAM) as other:
+        other.bind(("127.0.0.7", 45071))
+        answer, adopted = scene.reload(settings(tmp_path, trunks={"own_ports": "45070-45071"}))
+    assert (answer[0], adopted) == ("udp 127.0.0.7:45071 is in use by another program", [])

@@ -1,5 +1,7 @@
 """Where a request goes, for every side, target and method."""
 
+from collections.abc import Mapping
+
 import pytest
 
 from sipward.decision import (
@@ -16,7 +18,7 @@ from sipward.decision import (
     Relay,
     Request,
 )
-from sipward.live import HEALTH, STATE, TABLE, Live, encode, encode_trunk
+from sipward.live import HEALTH, PORTS, STATE, TABLE, Live, encode, encode_trunk
 from sipward.model import Endpoint, Instance, Side, Tenant, Trunk
 from sipward.routing import Router
 from sipward.seal import Sealer
@@ -472,7 +474,7 @@ OWN = Tenant("#0722", (Instance(RIVAL),), domain="sip.example")
 RULES = {"0721": "@acme", "07219": "@globex", "0722": "@#0722", "0723": "@gone", "100@carrier": "@acme"}
 
 
-def trunked(*trunks: Trunk, asserted: str = "pass") -> Router:
+def trunked(*trunks: Trunk, asserted: str = "pass", given: Mapping[str, str] = {}) -> Router:
     """A node with two tenants, numbers, and trunks whose calls come from 198.51.100.48/28."""
     routes = table(ACME._replace(identity=asserted), GLOBEX) | {"@#0722": encode(OWN)}
     routes |= {f"#{rule}": entry for rule, entry in RULES.items()}
@@ -480,7 +482,7 @@ def trunked(*trunks: Trunk, asserted: str = "pass") -> Router:
     names = " ".join(trunk.name for trunk in trunks)
     routes |= {"%udp:198.51.100.48/28": names, ">sip.carrier.example": names}
     routes |= {f"^{PBX.host}": "acme", f"^{RIVAL.host}": "globex"}
-    tables = {TABLE: routes, STATE: {"shapes": "5 4 3", "prefixes": "28"}}
+    tables: dict[str, Mapping[str, str]] = {TABLE: routes, STATE: {"shapes": "5 4 3", "prefixes": "28"}, PORTS: given}
     return Router(EDGE, SEALER, Live(lambda table, key: tables.get(table, {}).get(key)))
 
 
@@ -698,6 +700,77 @@ def test_an_instance_that_wants_to_be_seen_is() -> None:
     assert isinstance(shown, Relay)
     assert (hidden.dialog.renamed, hidden.dialog.unhidden) == (True, False)
     assert (shown.dialog.renamed, shown.dialog.unhidden) == (False, True)
+
+
+# --- from a port of its own -------------------------------------------------------------------------------------------
+
+ASKING = CARRIER._replace(own_port=True)
+HOLDER = "carrier acme udp:10.5.4.11:5080 201"
+
+
+GIVEN = {
+    f"{HOLDER}@sip.carrier.example": "5100",
+    HOLDER: "5100",
+    "carrier globex udp:10.5.4.11:5080 202": "5101",
+    "other acme udp:10.5.4.11:5080 202": "5101",
+}
+
+
+class Unread(dict[str, str]):
+    """A table that nobody may look at."""
+
+    def get(self, *key: object) -> str:  # type: ignore[override]
+        raise AssertionError(key)
+
+
+def from_own_port(asked: Request, trunk: Trunk = ASKING, given: Mapping[str, str] = GIVEN) -> Relay:
+    """What becomes of a request while account 201 has port 5100, and others' 202 another."""
+    decision = trunked(trunk, given=given).route(asked)
+    assert isinstance(decision, Relay)
+    return decision
+
+
+def register(account: str) -> Request:
+    return from_instance(TO_CARRIER, method="REGISTER", caller=uri("sip:9@x"), callee=uri(account))
+
+
+def test_a_register_is_to_have_the_port_of_its_to() -> None:
+    known, new = (from_own_port(register(f"sip:{user}@SIP.carrier.example")) for user in ("201", "202"))
+    assert (known.holder, known.dialog.port) == (f"{HOLDER}@sip.carrier.example", 5100)
+    assert (new.holder, new.dialog.port) == ("carrier acme udp:10.5.4.11:5080 202@sip.carrier.example", 0)
+    assert from_own_port(register("sip:201@other.example")).dialog.port == 0
+
+
+@pytest.mark.parametrize(
+    ("caller", "headers", "port"),
+    [
+        ("sip:201@sip.carrier.example", {}, 5100),
+        ("sip:201@10.5.4.11:5080", {}, 5100),
+        ("sip:202@sip.carrier.example", {}, 0),
+        ("sip:anonymous@anonymous.invalid", {"p-preferred-identity": "<sip:201@x>"}, 5100),
+        ("sip:anonymous@anonymous.invalid", {"p-asserted-identity": '"A" <tel:+39>, <sip:201@x>'}, 5100),
+        ("sip:anonymous@anonymous.invalid", {"p-asserted-identity": "<sip:202@x>"}, 0),
+    ],
+)
+@pytest.mark.parametrize("method", ["INVITE", "SUBSCRIBE", "MESSAGE"])
+def test_a_call_leaves_from_the_port_of_its_account_and_is_given_none(
+    caller: str, headers: dict[str, str], port: int, method: str
+) -> None:
+    asked = from_instance(TO_CARRIER, method=method, caller=uri(caller), header=lambda name: headers.get(name, ""))
+    decision = from_own_port(asked)
+    assert (decision.dialog.port, decision.holder) == (port, "")
+
+
+@pytest.mark.parametrize("asked", [register("sip:201@sip.carrier.example"), from_instance(TO_CARRIER)])
+def test_a_trunk_that_does_not_ask_for_it_looks_for_no_port(asked: Request) -> None:
+    decision = from_own_port(asked, CARRIER, Unread())
+    assert (decision.dialog.port, decision.holder) == (0, "")
+
+
+def test_a_call_that_comes_to_such_a_port_stays_there() -> None:
+    decision = from_carrier("sip:0721405@h", trunked(ASKING), port=5100)
+    assert isinstance(decision, Relay)
+    assert decision.dialog.port == 5100
 
 
 # --- in a trunk's dialog ----------------------------------------------------------------------------------------------

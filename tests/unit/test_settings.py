@@ -192,6 +192,16 @@ OTHERS = [
     ("", '[rtp]\nports = "5000-6000"', "rtp.ports: 5000-6000 must not contain network.sip_port (5060)"),
     ("", '[rtp]\nports = "5060-6000"', "must not contain network.sip_port (5060)"),
     ("", '[rtp]\nports = "2000-2223"', "must not contain rtp.control (2223)"),
+    ("", '[trunks]\nown_ports = "5100"', 'trunks.own_ports = "5100": must be empty, or a range'),
+    ("", "[trunks]\nown_ports = 5100", "trunks.own_ports = 5100: must be empty, or a range"),
+    ("", '[trunks]\nown_ports = "5101-5100"', "must be empty, or a range"),
+    ("", '[trunks]\nown_ports = "1000-1030"', "must be empty, or a range"),
+    ("", '[trunks]\nown_ports = "65500-65536"', "must be empty, or a range"),
+    ("", '[trunks]\nown_ports = "5100-5200"', "at most 100 ports"),
+    ("", '[trunks]\nown_ports = "5050-5060"', "trunks.own_ports: 5050-5060 must not contain network.sip_port (5060)"),
+    ("", '[trunks]\nown_ports = "5061-5070"', "must not contain network.sips_port (5061)"),
+    ("", '[trunks]\nown_ports = "2223-2223"', "must not contain rtp.control (2223)"),
+    ("", '[trunks]\nown_ports = "29999-30001"', "must not contain rtp.ports (20000-29999)"),
     ("", '[rtp]\ncontrol = "10.0.0.1:2223"', "must be a loopback address and port"),
     ("", '[rtp]\ncontrol = "127.0.0.1:0"', "must be a loopback address and port"),
     ("", "[rtp]\ncontrol = 2223", "must be a loopback address and port"),
@@ -302,6 +312,7 @@ ENVIRONMENT = [
     ("SIPWARD_HEALTH__INTERVAL", "60", lambda s: s.health.interval, 60),
     ("SIPWARD_HEALTH__TIMEOUT", "0.5", lambda s: s.health.timeout, 0.5),
     ("SIPWARD_HEALTH__THRESHOLD", "3", lambda s: s.health.threshold, 3),
+    ("SIPWARD_TRUNKS__OWN_PORTS", "5100-5101", lambda s: list(s.trunks.own_ports), [5100, 5101]),
 ]
 
 
@@ -315,7 +326,7 @@ def test_the_environment_wins_over_the_file(tmp_path, monkeypatch, name, value, 
 
 def test_every_key_can_come_from_the_environment() -> None:
     tested = {name for name, *_ in ENVIRONMENT} | {"SIPWARD_NETWORK__INTERFACE"}
-    tables = {"network", "rtp", "redis", "sip", "numbers", "dns", "health"}
+    tables = {"network", "rtp", "redis", "sip", "numbers", "dns", "health", "trunks"}
     keys = {f"SIPWARD_{key}".upper() for key in Settings.model_fields.keys() - tables}
     for table in tables:
         fields = Settings.model_fields[table].annotation.model_fields  # type: ignore[union-attr]

@@ -14,13 +14,14 @@ from redis_server import PATIENCE, RedisServer
 
 from sipward import live, resolver, snapshot, store, sync
 from sipward.model import Endpoint
+from sipward.port_keeper import PortKeeper
 from sipward.prober import Prober
 from sipward.records import Kind
 from sipward.resolver import Answer, LookUp, LookUpError, Name
 from sipward.routes import Routes
 from sipward.rules import Rules
 from sipward.settings import Settings
-from sipward.snapshot import Row
+from sipward.snapshot import Row, Snapshot
 from sipward.store import Event, Found, Health, Listed, Store
 
 KEY = "sipward:tenant:"
@@ -34,7 +35,7 @@ class Memory:
     """Kamailio's shared memory: remembers, and wakes who waits for something in it."""
 
     def __init__(self) -> None:
-        self.tables: dict[str, dict[str, str]] = {live.TABLE: {}, live.STATE: {}}
+        self.tables: dict[str, dict[str, str]] = {live.TABLE: {}, live.STATE: {}, live.PORTS: {}}
         self.published: list[str] = []
         self.written: list[str] = []
         self.failures = 0
@@ -50,6 +51,9 @@ class Memory:
             if table == live.STATE:
                 self.published.append(value)
             self._changed.notify_all()
+
+    def get(self, table: str, key: str) -> str | None:
+        return self.tables[table].get(key)
 
     def remove(self, table: str, key: str) -> None:
         with self._changed:
@@ -480,7 +484,7 @@ class Dns:
 
 
 def target(found: Node) -> str:
-    trunk = live.decode_trunk(found.memory.tables[live.TABLE].get("%carrier", '["",[],[],"","","",[]]'))
+    trunk = live.decode_trunk(found.memory.tables[live.TABLE].get("%carrier", '["",[],[],"","","",[],false]'))
     return " ".join(end.host for end in trunk.targets)
 
 
@@ -656,3 +660,25 @@ def test_the_prober_is_told_whose_instances_are_where_and_stops_with_the_rest(
         running.until(lambda n: n.state["tenants"] == 1)
     assert told.where == {"@t1": (Endpoint("udp", at, 5081),), "@t2": ()}
     assert not told.runs
+
+
+# Registrations' own ports
+
+
+def test_registrations_have_their_ports_again_before_the_node_is_ready(tmp_path: Path) -> None:
+    found, memory = settings(tmp_path, "unix:///nowhere"), Memory()
+    snapshot.save(found.ports_file, Snapshot("ports", ['["5100", "1 carrier acme udp:10.5.4.1:5080 201@h"]']))
+    snapshot.save(found.table_file(Kind.TENANT), Snapshot(""))
+    ports = PortKeeper(memory, (5100,), found.ports_file)
+    starting = sync.Sync(memory, found, RULES, nothing, ports=ports)
+    starting.start()
+    assert memory.tables[live.PORTS]["carrier acme udp:10.5.4.1:5080 201@h"] == "5100"
+    assert [json.loads(said)["ready"] for said in memory.published][-1]
+    assert memory.written.index("5100") < memory.written.index(live.STATE_KEY)
+    assert Node(memory).state["own_ports"] == 0
+    memory.tables[live.PORTS] |= {"5100": f"{int(time.time())} carrier acme 201@h", "changed": "1"}
+    starting.close()
+    assert "all 1 ports of trunks.own_ports are taken" in ports.complaint
+    last = snapshot.load(found.ports_file)
+    assert last
+    assert [json.loads(line)[1].partition(" ")[2] for line in last.lines] == ["carrier acme 201@h"]

@@ -285,6 +285,15 @@ def test_rtpengines_control_port_is_never_an_instance(tmp_path: Path) -> None:
     assert "is rtpengine's control port (rtp.control)" in text
 
 
+def test_a_port_for_registrations_at_carriers_is_never_an_instance(tmp_path: Path) -> None:
+    rules = make_rules(tmp_path, f'{CONFIGURATION}[trunks]\nown_ports = "5100-5103"\n')
+    for port in (5100, 5103):
+        text = refusal(with_instance(uri=f"sip:203.0.113.5:{port}"), rules)
+        assert "is one of the node's ports for trunks (trunks.own_ports)" in text
+    assert parse("acme", with_instance(uri="sip:10.5.4.1:5100"), rules)
+    assert parse("acme", with_instance(uri="sip:203.0.113.5:5104"), rules)
+
+
 AMONG_PHONES = """
 fqdn = "a"
 [network]

@@ -41,6 +41,19 @@ def test_a_dialog_keeps_the_mark_of_its_media(media: int) -> None:
     assert Dialog.open(SEALER, dialog.seal(SEALER, "1@h"), "1@h") == dialog
 
 
+@pytest.mark.parametrize("port", [0, 1, 5100, 65535])
+@pytest.mark.parametrize("trunk", ["", "carrier"])
+@pytest.mark.parametrize("outer", ENDS)
+def test_a_dialog_keeps_its_trunk_and_our_own_port(outer: Endpoint, trunk: str, port: int) -> None:
+    dialog = Dialog("acme", outer, PBX, trunk=trunk, fixed=True, unhidden=True, port=port)
+    assert Dialog.open(SEALER, dialog.seal(SEALER, "1@h"), "1@h") == dialog
+
+
+def test_an_ordinary_dialog_is_no_longer_for_it() -> None:
+    ordinary, own = (Dialog("acme", PHONE, PBX, port=port).seal(SEALER, "1@h") for port in (0, 5100))
+    assert len(ordinary) < len(own)
+
+
 @pytest.mark.parametrize("call_id", ["", "1@H", "1@h ", "2@h", "1"])
 def test_a_dialog_is_bound_to_its_call_id(call_id: str) -> None:
     assert Dialog.open(SEALER, Dialog("acme", PHONE, PBX).seal(SEALER, "1@h"), call_id) is None

@@ -46,9 +46,16 @@ def test_every_field_of_a_trunk_is_an_option(server: RedisServer, shell: Shell) 
         "media": "learned",
         "identity": "pass",
         "limits": {"calls": 30, "calls_per_second": 5, "registrations_per_second": 2},
+        "own_port": False,
         "hosts": ["sip.other.example"],
         "description": "main",
     }
+
+
+def test_a_trunk_may_ask_for_a_port_for_each_registration(server: RedisServer, shell: Shell) -> None:
+    shell.ok(*ADD, "--own-port")
+    assert json.loads(server.call("GET", "sipward:trunk:carrier"))["own_port"] is True
+    assert "own_port = true: must be false" in shell.fails(2, *ADD, "--replace", "--own-port", "--transport", "tcp")
 
 
 def test_a_trunk_that_exists_is_overwritten_only_when_asked(server: RedisServer, shell: Shell) -> None:

@@ -70,6 +70,12 @@ def test_what_is_left_out_has_the_documented_default() -> None:
     assert trunk == Trunk("carrier", ("acme",), (Endpoint("udp", "198.51.100.5", 5060),))
 
 
+def test_a_trunk_asks_for_own_ports_over_udp_alone() -> None:
+    assert live.decode_trunk(parse("carrier", value(own_port=True), RULES).entries["%carrier"]).own_port
+    with pytest.raises(RecordError, match='own_port = true: must be false with transport "tcp"'):
+        parse("carrier", value(own_port=True, transport="tcp"), RULES)
+
+
 def test_a_trunk_may_have_nothing_yet() -> None:
     record = parse("carrier", json.dumps({"addresses": [], "tenants": []}), RULES)
     assert (record.to_trunk(), record.shares) == (Trunk("carrier", (), ()), ())

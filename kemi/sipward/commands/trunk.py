@@ -53,6 +53,9 @@ def add(
         list[str] | None,
         typer.Option("--host", help="A further host name that Request-URIs to it have; may be repeated."),
     ] = None,
+    own_port: Annotated[
+        bool, typer.Option("--own-port", help="Each registration there has a port to itself ([trunks] own_ports).")
+    ] = False,
     calls: Calls = 0,
     call_rate: CallRate = 0,
     registration_rate: RegistrationRate = 0,
@@ -70,6 +73,7 @@ def add(
         "media": media,
         "identity": identity,
         "limits": limits(calls, call_rate, registration_rate),
+        "own_port": own_port,
         "hosts": host or [],
         "description": description,
     }
