@@ -104,9 +104,10 @@ class Entries:
 
     def add(self, row: Row) -> None:
         """Count a row in."""
-        for key, text in row.entries.items():
-            self._changed[key] = text
-            self._held.pop(key, None)
+        self._changed |= row.entries
+        if self._held:
+            for key in row.entries:
+                self._held.pop(key, None)
         self._remember(row)
         self._lists.add(row.shares, row.member)
         self._count(row, 1)
@@ -127,9 +128,11 @@ class Entries:
         lists = self._changed_lists()
         gone = {key: None for key, text in self._changed.items() if text is None}
         gone |= {key: None for key, text in lists.items() if text is None}
-        sets = [Set(key, text) for key, text in self._changed.items() if text is not None]
-        own = [change for change in sets if _is_own(change.key)]
-        claimed = [change for change in sets if not _is_own(change.key)]
+        own: list[Change] = []
+        claimed: list[Change] = []
+        for key, text in self._changed.items():
+            if text is not None:
+                (own if _is_own(key) else claimed).append(Set(key, text))
         listed = [Set(key, text) for key, text in lists.items() if text is not None]
         self._changed, self._before = {}, {}
         grown = [change for aspect in self._aspects.values() for change in aspect.grown()]

@@ -1,6 +1,7 @@
 """What counts as a host name, and how an address is written; one answer for settings, tenants and the command line."""
 
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 Address = IPv4Address | IPv6Address
@@ -16,6 +17,7 @@ def is_host_name(text: str) -> bool:
     return len(text) <= 253 and _HOST_NAME.fullmatch(text) is not None
 
 
+@lru_cache(maxsize=4096)
 def parse_address(text: str) -> Address:
     """Read an IP literal, IPv6 with or without brackets. Raises ValueError; a zone (`%eth0`) is refused too."""
     inner = text[1:-1] if text.startswith("[") and text.endswith("]") and ":" in text else text

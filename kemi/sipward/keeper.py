@@ -18,9 +18,12 @@ type Parse = Callable[[str, bytes], Record]
 """Check a value by its name. Raises RecordError."""
 
 
-def is_suspicious(had: int, lost: int) -> bool:
-    """Whether a loss looks like an accident: everything, or more than half of ten values and more."""
-    return 0 < had == lost or (had >= _MANY and 2 * lost > had)
+def is_suspicious(had: int, lost: int, is_empty: bool) -> bool:
+    """Whether a loss looks like an accident: everything, or more than half of ten values and more.
+
+    `is_empty`: Redis has no value of any kind. Beside others the only one of its kind may well have been removed.
+    """
+    return (0 < had == lost and (lost > 1 or is_empty)) or (had >= _MANY and 2 * lost > had)
 
 
 class Keeper:
@@ -40,6 +43,8 @@ class Keeper:
         self._gone: dict[str, None] = {}
         self.has_changed = True
         """Whether `snapshot` would be another one than the last, or is the first."""
+        self.has_lost = False
+        """Whether the last snapshot has a value that was removed since: a start by it would bring that back."""
         self.asked = Lists()
         """The host names that rows depend on, and the names of the rows."""
         self.rejected: dict[str, str] = {}
@@ -58,7 +63,7 @@ class Keeper:
 
     def snapshot(self) -> Snapshot:
         """The rows as they run."""
-        self.has_changed = False
+        self.has_changed = self.has_lost = False
         return Snapshot(self._made_under, list(self._lines.values()), frozenset(self.withheld))
 
     def resume(self, snapshot: Snapshot) -> None:
@@ -72,16 +77,16 @@ class Keeper:
         self.withheld = set(snapshot.withheld) & self._lines.keys()
         self.has_changed = not is_good
 
-    def expect(self, names: Collection[str], accepted: bool) -> None:
+    def expect(self, names: Collection[str], accepted: bool, is_empty: bool) -> None:
         """Hear which values there are, before they come: what vanished goes at the end of the load.
 
-        It stays when its loss is suspicious, and not `accepted`.
+        It stays when its loss is suspicious, and not `accepted`. `is_empty`: there are none of any kind.
         """
         vanished = {name for name in self._lines if name not in names}
         before = self.withheld
         if accepted:
             self.withheld = set()
-        elif is_suspicious(len(self._lines), len(vanished)):
+        elif is_suspicious(len(self._lines), len(vanished), is_empty):
             self.withheld = set(vanished)
         else:
             self.withheld = before & vanished
@@ -125,6 +130,7 @@ class Keeper:
         self._gone.pop(name, None)
         match value:
             case None:
+                self.has_lost |= name in self._lines
                 self._uninstall(name)
             case Unreadable(reason):
                 self.rejected[name] = reason
@@ -147,7 +153,7 @@ class Keeper:
 
     def _is_running(self, name: str, value: Value | None) -> bool:
         line = self._lines.get(name)
-        return line is not None and Row.read(line).raw.encode() == value
+        return line is not None and isinstance(value, bytes) and Row.has_written(line, name, value)
 
     def _read(self, name: str, value: bytes) -> None:
         try:

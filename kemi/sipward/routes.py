@@ -68,8 +68,9 @@ class Routes:
 
     def expect(self, names: Mapping[Kind, Collection[str]], accepted: bool = False) -> None:
         """Begin to take over all of Redis: hear what is there. Then it comes by `find`, then `complete` ends it."""
+        is_empty = not any(names.values())
         for kind, keeper in self.keepers.items():
-            keeper.expect(names.get(kind, ()), accepted)
+            keeper.expect(names.get(kind, ()), accepted, is_empty)
 
     def find(self, kind: Kind, values: Mapping[str, Value]) -> list[Change]:
         """Take over values that are there. Nothing goes before the load is complete: it may only have moved."""

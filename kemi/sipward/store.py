@@ -27,7 +27,6 @@ ACCEPT = f"{PREFIX}accept"
 PROBE = f"{PREFIX}probe"
 """Never exists: setting it only if it does shows whether Redis takes writes, and writes nothing."""
 
-_KINDS = frozenset(Kind)
 _INVALIDATE = "__redis__:invalidate"
 _ACCEPT_SECONDS = 60
 _BATCH = 500
@@ -439,15 +438,17 @@ def _scan(link: _Link, pattern: str) -> Iterator[dict[Kind, set[str]]]:
 def _sorted_out(keys: Iterable[str]) -> dict[Kind, set[str]]:
     """Names by kind; other keys are not ours to read."""
     found: dict[Kind, set[str]] = {kind: set() for kind in Kind}
+    add = {str(kind): names.add for kind, names in found.items()}
     for text in keys:
         _, kind, name = (*text.split(":", 2), "", "")[:3]
-        if kind in _KINDS:
-            found[Kind(kind)].add(name)
+        if kind in add:
+            add[kind](name)
     return found
 
 
 def _read(link: _Link, kind: Kind, names: Collection[str]) -> dict[str, Value | None]:
-    values = link.call("MGET", *(_key(kind, name) for name in names))
+    start = key(kind, "")
+    values = link.call("MGET", *(_bytes(start + name) for name in names))
     return {
         name: _without_text(link, kind, name) if value is None else value
         for name, value in zip(names, values, strict=True)
@@ -480,7 +481,11 @@ def _domains(value: Value) -> set[str]:
 
 
 def _key(kind: Kind, name: str) -> bytes:
-    return key(kind, name).encode(errors="surrogateescape")
+    return _bytes(key(kind, name))
+
+
+def _bytes(key: str) -> bytes:
+    return key.encode(errors="surrogateescape")
 
 
 def _text(key: bytes) -> str:

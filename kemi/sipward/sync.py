@@ -1,8 +1,8 @@
 """Redis to the live table, in a Kamailio process of its own that may wait for Redis as no worker may.
 
 The state it publishes, one JSON object: `ready`, `redis` ("ok" or "degraded: why"), `loading` (values still to be read:
-how many), `tenants`, `domains`, `numbers`, `trunks`, `rejected` (key -> reason, the first fifty), `rejected_total`,
-`unresolved` (host name of a trunk -> reason, the first fifty), `withheld` (how many), `detail` (what needs the
+how many), `tenants`, `domains`, `numbers`, `trunks`, `rejected` (key -> reason, fifty at most), `rejected_total`,
+`unresolved` (host name of a trunk -> reason, fifty at most), `withheld` (how many), `detail` (what needs the
 operator; empty: nothing); where registrations may have ports to themselves, `own_ports` (how many have one).
 """
 
@@ -11,7 +11,7 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
 from heapq import nsmallest
 from typing import Protocol
@@ -28,8 +28,10 @@ from sipward.settings import Settings
 from sipward.snapshot import Snapshot, SnapshotError, Writer
 from sipward.store import Accepted, Changed, Complete, Event, Found, Health, Listed, key, watch
 
-# Kamailio's RPC answers with a datagram.
 _SHOWN = 50
+_ROOM = 25_000
+"""Bytes of JSON for those that are shown. Kamailio's RPC answers with a datagram of 128 KiB, and escapes them again."""
+_TROUBLE_MAX = 500
 _BACK_OFF = 0.5
 
 
@@ -99,7 +101,7 @@ class Sync:
     def fail(self, error: Exception) -> None:
         """Say that something nobody thought of has happened; the caller goes on with a fresh load."""
         traceback.print_exception(error, file=sys.stderr)
-        self._trouble = f"internal error: {error!r}"
+        self._trouble = f"internal error: {error!r}"[:_TROUBLE_MAX]
         with suppress(Exception):
             self._publish()
         time.sleep(_BACK_OFF)
@@ -195,8 +197,9 @@ class Sync:
     def _keep(self) -> None:
         """Have what has changed written to disk, now or with a later event; not a table that is still being loaded."""
         for kind, writer in self._writers.items():
-            is_due = self._routes.keepers[kind].has_changed or writer.complaint
-            if self._is_complete and is_due and writer.is_free:
+            keeper = self._routes.keepers[kind]
+            is_due = keeper.has_changed or writer.complaint
+            if self._is_complete and is_due and writer.is_free(urgent=keeper.has_lost):
                 writer.offer(self._routes.snapshot(kind))
 
     def _publish(self) -> None:
@@ -224,7 +227,7 @@ class Sync:
             "trunks": len(keepers[Kind.TRUNK]),
             "rejected": self._rejected,
             "rejected_total": sum(len(keeper.rejected) for keeper in keepers.values()),
-            "unresolved": dict(nsmallest(_SHOWN, self._resolver.complaints().items())),
+            "unresolved": _shown(self._resolver.complaints()),
             "withheld": self._routes.withheld,
             "detail": "; ".join(filter(None, (self._loss(), *complaints, self._resolver.complaint, self._trouble))),
             **own_ports,
@@ -236,7 +239,7 @@ class Sync:
             for kind, keeper in self._routes.keepers.items()
             for name in nsmallest(_SHOWN, keeper.rejected)
         }
-        return dict(nsmallest(_SHOWN, found.items()))
+        return _shown(found)
 
     def _loss(self) -> str:
         lost = [
@@ -250,6 +253,18 @@ class Sync:
             f"Redis has lost {', '.join(lost)}, which go on as they were: "
             "`sipward route accept` removes them, `sipward route restore` writes them back"
         )
+
+
+def _shown(reasons: Mapping[str, str]) -> dict[str, str]:
+    """The first few, as far as there is room: a key may be as long as anyone likes."""
+    found: dict[str, str] = {}
+    room = _ROOM
+    for name, reason in nsmallest(_SHOWN, reasons.items()):
+        size = len(json.dumps([name, reason]))
+        if size <= room:
+            found[name] = reason
+            room -= size
+    return found
 
 
 def run(

@@ -18,6 +18,7 @@ from sipward.resolver import Name
 from sipward.rules import Rules
 
 _SIP_PORT = 5060
+_TARGETS_MAX = 100
 _NAME_AND_PORT = re.compile(r"([^:\[\]/]+)(?::([0-9]{1,5}))?")
 _ADDRESS_AND_PORT = re.compile(r"([0-9.]+|\[[0-9a-f:.]+\]):([0-9]{1,5})", re.IGNORECASE)
 
@@ -118,7 +119,8 @@ class TrunkRecord:
     def to_trunk(self) -> Trunk:
         """The trunk as routing sees it."""
         value = self.value
-        targets = tuple(dict.fromkeys(end for ends in self.found for end in ends))
+        # A name may lead to dozens: nobody tries so many, and an entry has to fit into an answer of Kamailio's RPC.
+        targets = tuple(dict.fromkeys(end for ends in self.found for end in ends))[:_TARGETS_MAX]
         limits = value.limits.to_limits()
         return Trunk(
             self.name, value.tenants, targets, value.number, value.media, value.identity, limits, value.own_port

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from lab import many
 from lab.agent import Agent, answered_call
 from lab.calls import expect_audio
 from lab.eventually import eventually, seconds_until
@@ -21,6 +22,7 @@ from lab.node import Node
 from lab.probe import Answerer, Asker
 from lab.redis import Hand, Redis
 from lab.sipp import sipp
+from sipward.live import decode, decode_trunk
 
 from .conftest import Tenant
 
@@ -610,9 +612,58 @@ def test_a_trunk_leads_where_the_dns_says_and_on_when_it_is_silent(own_lab: Lab)
             assert then in node.live("%carrier")
 
 
+# --- large --------------------------------------------------------------------------------------------------------
+
+LONG = "n" * 64
+LONG_DOMAIN = f"{'.'.join(['d' * 60] * 4)}.example"
+
+
+def far_instances(count: int = 100) -> list[dict[str, object]]:
+    hosts = (f"2001:db8:ffff:ffff:ffff:ffff:ffff:{n + 0x1000:x}" for n in range(count))
+    return [
+        {"uri": f"sip:[{host}]:65535;transport=tcp", "weight": 1000, "priority": 100, "description": "\u00fc" * 200}
+        for host in hosts
+    ]
+
+
+def test_the_largest_values_are_whole_in_the_live_table_and_in_its_answers(own_lab: Lab) -> None:
+    networks = {"service_networks": ["10.5.4.0/24", "2001:db8:ffff::/48"]}
+    limits = dict.fromkeys(("calls", "calls_per_second", "registrations_per_second"), 100_000)
+    names = [f"{n:03}{'n' * 61}" for n in range(960)]
+    addresses = [f"[2001:db8:eeee:eeee:eeee:eeee:eeee:{n + 0x1000:x}]:65535" for n in range(20)]
+    last = {"uri": "sip:10.5.4.11", "priority": 100}
+    hosts = [f"{n:02}.{'h' * 63}.example" for n in range(100)]
+    values = {
+        f"tenant:{LONG}": {"domains": [LONG_DOMAIN], "instances": far_instances(), "limits": limits},
+        "tenant:all": {"domains": [f"d{n:03}.example" for n in range(1000)], "instances": [
+            *({"uri": f"sip:10.5.4.12:{10000 + n}", "drain": True} for n in range(99)), last,
+        ]},
+        f"number:+{'1' * 32}@{LONG}": {"instances": far_instances()},
+        f"trunk:{LONG}": {"addresses": addresses[:1], "tenants": names, "limits": limits},
+        "trunk:all": {"addresses": addresses, "tenants": ["*"], "hosts": hosts},
+    }  # fmt: skip
+    pbx, bob = own_lab.instance("pbx"), own_lab.phone("bob")
+    with Node(own_lab, settings={"network": networks}) as node, Hand(node.settings.redis_socket) as hand:
+        for name, fields in values.items():
+            raw = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+            assert hand.call("SET", f"sipward:{name}", raw) == "+OK"
+        for n in range(60):
+            key = f"{n:02}" + '\\"' * 500
+            assert hand.call("SET", f"sipward:tenant:{key}", json.dumps({"\u00fc" * 200: 1})) == "+OK"
+        routes = eventually(lambda: (found := routes_of(node))["rejected_total"] >= 60 and found, LIVE_WITHIN)
+        assert (routes["tenants"], routes["numbers"], routes["trunks"]) == (2, 1, 2), routes
+        assert 0 < len(routes["rejected"]) < 60
+        for key in (f"@{LONG}", LONG_DOMAIN, f"@#+{'1' * 32}@{LONG}"):
+            assert len(decode(node.live(key)).instances) == 100
+        assert decode_trunk(node.live(f"%{LONG}")).tenants == tuple(names)
+        assert len(decode_trunk(node.live("%all")).targets) == 20
+        with Answerer(pbx), Asker(bob) as phone:
+            assert phone.answered_by("sip:d999.example") == "pbx"
+
+
 # --- many ---------------------------------------------------------------------------------------------------------
 
-MANY = 100_000
+MANY = many.TENANTS
 
 
 @pytest.mark.many_tenants
@@ -650,73 +701,91 @@ def test_an_edit_among_a_hundred_thousand_tenants_is_live_within_milliseconds(ow
     )
 
 
-NUMBERS = 1_000_000
-TRUNKS = 1000
+class Started(NamedTuple):
+    """What a start has taken and what it has left: seconds, of them of CPU in the thread that loads; MB."""
+
+    seconds: float
+    cpu: float
+    own: float
+    shared: float
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.1f} s, CPU of the thread that loads {self.cpu:.1f} s"
 
 
-def all_of_it() -> Iterator[tuple[str, str, str]]:
-    """Commands for 100,000 tenants with two instances each, a million numbers and a thousand trunks."""
-    for n in range(MANY):
-        hosts = (f"10.{64 + (one >> 16)}.{one >> 8 & 255}.{one & 255}" for one in (2 * n, 2 * n + 1))
-        yield "SET", f"sipward:tenant:t{n}", value(f"t{n}.example", *(f"sip:{host}" for host in hosts))
-    for n in range(NUMBERS):
-        yield "SET", f"sipward:number:+39072{n:07}", json.dumps({"tenant": f"t{n // 10}"})
-    for n in range(TRUNKS):
-        addresses = [f"198.51.{n >> 8}.{n & 255}", f"192.0.{n >> 8}.{n & 255}:5070"]
-        yield "SET", f"sipward:trunk:c{n}", json.dumps({"addresses": addresses, "tenants": [f"t{n}"]})
+def started(node: Node) -> Started:
+    seconds = seconds_taken(lambda: node.start(within=240.0))
+    pid = next(process["PID"] for process in node.rpc("core.psx") if "sync" in process["DSC"])
+    # Its first thread; another one asks the instances.
+    user, system = Path(f"/proc/{pid}/task/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    own = memory_of(pid, "RssAnon") / 1024
+    return Started(
+        seconds, (int(user) + int(system)) / os.sysconf("SC_CLK_TCK"), own, node.rpc("core.shmmem")["used"] / 1048576
+    )
+
+
+def started_afresh(node: Node) -> Started:
+    """Start from Redis alone, and stop."""
+    found = started(node)
+    assert node.stop() == 0
+    forget_tables(node)
+    return found
+
+
+def forget_tables(node: Node) -> None:
+    for kind in ("tenant", "number", "trunk"):
+        node.settings.table_file(kind).unlink(missing_ok=True)
 
 
 @pytest.mark.soak
 @pytest.mark.many_tenants
 @pytest.mark.timeout(900)
-def test_a_node_with_a_million_numbers_starts_in_time_and_follows_edits(own_lab: Lab) -> None:
+def test_a_node_with_a_million_numbers_starts_and_follows_edits(own_lab: Lab) -> None:
     node = Node(own_lab)
     with Redis(node.machine) as redis, Hand(redis.socket) as hand:
-        networks = {"service_networks": ["10.5.4.0/24", "10.64.0.0/10"]}
+        networks = {"service_networks": list(many.SERVICE_NETWORKS)}
         node = Node(own_lab, settings={"redis": {"url": redis.url}, "network": networks})
-        filled = seconds_taken(lambda: hand.pipeline(all_of_it()))
-        from_redis = seconds_taken(lambda: node.start(within=240.0))
-        cpu_redis = cpu_of_sync(node)
+        sizes = [started_afresh(node)]
+        for commands in (many.tenants(1), many.tenants(2), many.numbers()):
+            hand.pipeline(commands)
+            sizes.append(started_afresh(node))
+        hand.pipeline(many.trunks())
+        from_redis = started(node)
         expect_all(node)
         shown = measure_edits(node, hand, "t50000", "t50000.example")
         numbered = measure_numbers(node, hand)
-        shared = describe_memory(node)
-        sizes = [node.settings.table_file(kind) for kind in ("tenant", "number", "trunk")]
-        eventually(lambda: all(path.exists() for path in sizes), 60.0)
-        memory = describe_memory(node)
+        files = [node.settings.table_file(kind) for kind in ("tenant", "number", "trunk")]
+        eventually(lambda: all(path.exists() for path in files), 60.0)
         assert node.stop() == 0
-        beside = seconds_taken(lambda: node.start(within=120.0))
+        beside = started(node)
         eventually(lambda: node.status()["components"]["routes"]["loading"], 20.0, "all is being read")
         loading = measure_numbers(node, hand)
         assert node.status()["components"]["routes"]["loading"]
         loaded = seconds_until(lambda: not node.status()["components"]["routes"]["loading"], within=120.0)
         assert node.stop() == 0
-    from_disk = seconds_taken(lambda: node.start(within=120.0))
-    cpu_disk = cpu_of_sync(node)
+    from_disk = started(node)
     expect_all(node)
     assert node.status()["components"]["redis"]["state"] == "degraded"
     assert node.stop() == 0
-    print(
-        f"\n{MANY} tenants, {2 * MANY} instances, {NUMBERS} numbers, {TRUNKS} trunks: written in {filled:.1f} s; "
-        f"start from Redis {from_redis:.1f} s (CPU of the sync process {cpu_redis:.1f} s), from the last good table "
-        f"{from_disk:.1f} s (CPU {cpu_disk:.1f} s; beside Redis {beside:.1f} s,"
-        f" in step {loaded:.1f} s later)\n"
-        f"{shared}; then {memory}; on disk {[path.stat().st_size >> 20 for path in sizes]} MB\n"
-        f"edit of a tenant live: {percentiles(shown)}; of a number: {percentiles(numbered)}; of a number while all is "
-        f"being read: {percentiles(loading)}"
-    )
-
-
-def cpu_of_sync(node: Node) -> float:
-    """Seconds of CPU that the sync process has taken by now."""
-    pid = next(process["PID"] for process in node.rpc("core.psx") if "sync" in process["DSC"])
-    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    print(f"\n{MANY} tenants, {2 * MANY} instances, {many.NUMBERS} numbers, {many.TRUNKS} trunks")
+    print(f"| a start from Redis | {from_redis} |")
+    print(f"| a start from the last good table | {from_disk}; beside Redis {beside.seconds:.1f} s |")
+    print(f"| in step with Redis after that and 200 edits | {loaded:.1f} s |")
+    print(f"| an edit of a tenant is live | {percentiles(shown)} |")
+    print(f"| an edit of a number is live | {percentiles(numbered)} |")
+    print(f"| an edit of a number while all is being read | {percentiles(loading)} |")
+    print(f"| memory, all | {from_redis.own:.0f} MB of the sync process, {from_redis.shared:.0f} MB shared |")
+    print(f"| memory, nothing loaded | {sizes[0].own:.0f} MB of the sync process, {sizes[0].shared:.0f} MB shared |")
+    for what, times in (("tenants with an instance", 1), ("further instances", 1), ("numbers", 10)):
+        before, after = sizes.pop(0), sizes[0]
+        own, shared = (after.own - before.own) / times, (after.shared - before.shared) / times
+        print(f"| 100,000 {what} | {own:.0f} MB of the sync process, {shared:.0f} MB shared |")
+    print(f"| on disk | {[path.stat().st_size >> 20 for path in files]} MB of tenants, numbers, trunks |")
 
 
 def expect_all(node: Node) -> None:
     routes = node.status()["components"]["routes"]
-    assert (routes["tenants"], routes["numbers"], routes["trunks"]) == (MANY, NUMBERS, TRUNKS), routes
+    assert (routes["tenants"], routes["numbers"], routes["trunks"]) == (MANY, many.NUMBERS, many.TRUNKS), routes
     assert node.live("#+390720999999") == "@t99999"
     assert node.live("%udp:198.51.3.231/32") == "c999"
 
@@ -748,7 +817,7 @@ def describe_memory(node: Node) -> str:
     own = {"sync": 0, "worker": 0}
     for process in node.rpc("core.psx"):
         kind = "sync" if "sync" in process["DSC"] else "worker"
-        own[kind] = max(own[kind], resident(process["PID"]))
+        own[kind] = max(own[kind], memory_of(process["PID"], "VmRSS") >> 10)
     disk = node.settings.table_file("tenant").stat().st_size >> 20
     return (
         f"shared memory {shared['used'] >> 20} of {shared['total'] >> 20} MB, sync process {own['sync']} MB, "
@@ -756,7 +825,7 @@ def describe_memory(node: Node) -> str:
     )
 
 
-def resident(pid: int) -> int:
-    """MB of a process in memory, what it shares included."""
+def memory_of(pid: int, what: str) -> int:
+    """KB of a process in memory: VmRSS, what it shares included, or RssAnon, its own alone."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) >> 10
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{what}:"))

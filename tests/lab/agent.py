@@ -110,12 +110,12 @@ class Agent:
         to: str = "",
         tag: str = "",
     ) -> "Talk":
-        """Send a request outside a dialog; the talk that may come of it. `to`: the URI in To, if it is another one."""
+        """Send a request outside a dialog; the talk that may come of it. `to`: another URI, or all of To's value."""
         number = next(_numbers)
         talk = Talk(
             self,
             local=f"<sip:{user}@{domain}>;tag={tag or f'l{number}'}",
-            remote=f"<{to or uri.partition(';')[0]}>",
+            remote=to if "<" in to else f"<{to or uri.partition(';')[0]}>",
             call_id=call_id or f"{number}-{time.time_ns():x}",
             target=uri,
             routes=list(routes),

@@ -254,7 +254,6 @@ def test_a_chain_of_waiting_tenants_moves_on_at_once() -> None:
     [
         (0, 0, False),
         (1, 0, False),
-        (1, 1, True),
         (2, 1, False),
         (9, 9, True),
         (9, 8, False),
@@ -267,7 +266,12 @@ def test_a_chain_of_waiting_tenants_moves_on_at_once() -> None:
     ],
 )
 def test_a_loss_of_everything_or_of_more_than_half_of_ten_is_suspicious(had: int, lost: int, answer: bool) -> None:
-    assert is_suspicious(had, lost) is answer
+    assert is_suspicious(had, lost, is_empty=True) is is_suspicious(had, lost, is_empty=False) is answer
+
+
+def test_the_loss_of_the_only_one_is_suspicious_where_nothing_is_left() -> None:
+    assert is_suspicious(1, 1, is_empty=True)
+    assert not is_suspicious(1, 1, is_empty=False)
 
 
 def test_a_load_removes_what_vanished_and_adds_what_is_new() -> None:
@@ -562,6 +566,30 @@ def test_a_loss_is_judged_for_each_kind_alone() -> None:
     assert routes.keepers[Kind.NUMBER].withheld == set(ALL[Kind.NUMBER])
     assert before.keys() - after.keys() == {"%carrier", "%udp:192.0.2.1/32", ">192.0.2.1"}
     assert names_of(memory.take(routes.accept()), "#") == {}
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_the_only_one_of_a_kind_goes_when_redis_has_others_and_stays_when_it_is_empty(kind: Kind) -> None:
+    name, raw = next(iter(ALL[kind].items()))
+    other = next(one for one in Kind if one is not kind)
+    routes, memory = whole({kind: {name: raw}})
+    before = dict(memory.tables[live_table.TABLE])
+    assert memory.take(routes.load({})) == before
+    assert routes.keepers[kind].withheld == {name}
+    again, table = Routes(RULES), Memory()
+    table.take(again.resume(kind, whole({kind: {name: raw}})[0].snapshot(kind)))
+    table.take(again.load({other: ALL[other]}))
+    assert len(again.keepers[kind]) == again.withheld == 0
+
+
+def test_a_removal_is_known_until_a_snapshot_is_without_it() -> None:
+    routes, _ = running(many(3))
+    edit(routes, {"t00": value("new.org"), "none": None})
+    assert not routes.keepers[T].has_lost
+    edit(routes, {"t00": None})
+    assert routes.keepers[T].has_lost
+    routes.snapshot(T)
+    assert not routes.keepers[T].has_lost
 
 
 def whose(memory: Memory, name: str) -> str:

@@ -102,6 +102,13 @@ def test_a_row_is_one_line_that_reads_back(row: Row) -> None:
     assert row.line.isprintable()
 
 
+def test_a_line_is_known_by_its_name_and_text_without_being_read() -> None:
+    row = Row('a"', "\u00fc\\\n\x7f", ("a.org",), {"a.org": "x"})
+    assert Row.has_written(row.line, row.name, row.raw.encode())
+    for name, raw in ((row.name, b"\xff"), (row.name, row.raw[:-1].encode()), ("a", row.raw.encode()), (row.name, b"")):
+        assert not Row.has_written(row.line, name, raw)
+
+
 def test_a_file_cut_short_anywhere_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "tenants.jsonl"
     snapshot.save(file, Snapshot("rules", FULL.lines[:2]))
@@ -114,8 +121,22 @@ def test_a_file_cut_short_anywhere_is_an_error(tmp_path: Path) -> None:
 
 def test_a_writer_is_not_free_right_after_a_write(tmp_path: Path) -> None:
     writer = Writer(tmp_path / "tenants.jsonl")
-    assert writer.is_free
+    assert writer.is_free()
     writer.offer(FULL)
     writer.close()
-    assert not writer.is_free
+    assert not writer.is_free()
     assert writer.complaint == ""
+
+
+def test_a_writer_waits_with_what_is_urgent_only_as_long_as_its_writes_demand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(snapshot.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(snapshot, "save", lambda *_: now.__setitem__(0, now[0] + 0.05))
+    writer = Writer(tmp_path / "tenants.jsonl")
+    writer.offer(FULL)
+    writer.close()
+    for passed, is_free in ((0.4, (False, False)), (0.2, (False, True)), (0.5, (True, True))):
+        now[0] += passed
+        assert (writer.is_free(), writer.is_free(urgent=True)) == is_free

@@ -284,6 +284,19 @@ def test_a_flood_of_bad_values_is_counted_and_shown_in_part(server: RedisServer,
         assert len(found.state["rejected"]) == 50
 
 
+def test_what_is_said_of_bad_values_fits_into_an_answer_whatever_their_keys_are(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    names = [f"{n:02}{text}" for n in range(0, 40, 2) for text in ('\\"' * 300, "\udcff" * 100)]
+    with Store(server.url) as redis:
+        redis.fill(Kind.TENANT, dict.fromkeys(names, json.dumps({"\u00fc" * 200: 1})) | {"00" + "x" * 100_000: "{"})
+    with node(tmp_path, server.url) as found:
+        found.until(lambda n: n.state.get("rejected_total") == 41)
+        # The answer is JSON in JSON, and 128 KiB at most.
+        assert 10 < len(found.state["rejected"]) < 41
+        assert len(json.dumps(found.memory.tables[live.STATE][live.STATE_KEY])) < 100_000
+
+
 # Redis is not well
 
 
@@ -437,6 +450,33 @@ def test_the_table_on_disk_follows_edits_while_the_node_runs(
     server.put("late", value("late.org"))
     running.until(lambda n: "late.org" in n.domains)
     on_disk(tmp_path, lambda rows: "late" in rows)
+
+
+def test_a_removal_is_on_disk_without_the_rest_between_two_writes(
+    server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "_PAUSE", 10 * PATIENCE)
+    server.put("a", value("a.org"))
+    server.put("b", value("b.org"))
+    with node(tmp_path, server.url) as found:
+        found.until_ok()
+        on_disk(tmp_path, lambda rows: rows.keys() == {"a", "b"})
+        server.call("DEL", f"{KEY}b")
+        on_disk(tmp_path, lambda rows: rows.keys() == {"a"})
+
+
+def test_the_only_one_that_was_removed_before_a_kill_runs_only_until_redis_is_read(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    for key, raw in ((f"{KEY}a", value("a.org")), ("sipward:number:1", '{"tenant": "a"}')):
+        server.call("SET", key, raw)
+    with node(tmp_path, server.url) as found:
+        found.until(lambda n: n.state.get("redis") == "ok" and n.state["numbers"] == 1)
+    # As if the node had been killed before it heard of that.
+    server.call("DEL", "sipward:number:1")
+    with node(tmp_path, server.url) as again:
+        again.until(lambda n: n.state.get("redis") == "ok")
+        assert (again.state["numbers"], again.state["withheld"], again.state["tenants"]) == (0, 0, 1)
 
 
 def test_a_disk_that_takes_nothing_is_named_until_it_does(server: RedisServer, tmp_path: Path) -> None:

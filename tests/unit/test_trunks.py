@@ -103,6 +103,13 @@ def test_addresses_are_targets_in_their_order_and_networks_are_sources_only() ->
     )
 
 
+def test_of_very_many_targets_the_first_hundred_are_called_and_all_are_sources() -> None:
+    names = {f"udp:c{n}.example": [f"udp:198.51.{n}.{m}:5060" for m in range(1, 33)] for n in range(100)}
+    record = answering(names, value(*(f"c{n}.example" for n in range(100))))
+    assert targets(record) == [one for texts in names.values() for one in texts][:100]
+    assert sum(share.startswith("%") for share in record.shares) == 3200
+
+
 def test_names_are_targets_and_sources_where_they_lead() -> None:
     answers = {
         "tcp:sip.carrier.example": ["tcp:198.51.100.7:5062", "tcp:198.51.100.8:5060"],
