@@ -63,7 +63,7 @@ class PortKeeper:
         mark = self._memory.get(PORTS, ports.CHANGED)
         if self.taken == len(self._ports):
             self._count(self._entries())
-        if self._writer.is_free and (mark != self._written or self._writer.complaint):
+        if self._writer.is_free(urgent=True) and (mark != self._written or self._writer.complaint):
             self._write(mark)
 
     def close(self) -> None:
