@@ -13,7 +13,7 @@ from rich.table import Table
 from bench.edits import milliseconds
 from bench.figures import SCENARIOS, Cost, cost, percentiles
 from bench.rig import rig
-from bench.scale import loaded
+from bench.scale import Rows, loaded, starts_and_edits
 
 
 def main(quick: bool = False, output: Path | None = None) -> int:
@@ -33,16 +33,21 @@ def main(quick: bool = False, output: Path | None = None) -> int:
             console.print("measuring: a call, with 100,000 tenants, 200,000 instances and 1,000,000 numbers ...")
             big = loaded(machines, rate, calls, pairs)
             costs.append(replace(big, name=f"{big.name}, all loaded"))
+    scale: Rows = []
+    if not quick:
+        console.print("measuring: starts, edits and memory with all of that ...")
+        scale = starts_and_edits()
+        scale.append(("a call costs, against one with one tenant", f"{costs[-1].ratio / costs[0].ratio:.2f}"))
     console.print(_table(costs))
+    for what, figure in scale:
+        console.print(f"with 100,000 tenants, 200,000 instances, 1,000,000 numbers: {what}: {figure}")
     for tenants, (p50, p99) in edits.items():
         console.print(f"an edit in Redis is live, with {tenants} other tenants: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
-    if not quick:
-        console.print(
-            f"a call with all loaded costs {costs[-1].ratio / costs[0].ratio:.2f} times what it does with one tenant"
-        )
     console.print(f"load average {os.getloadavg()[0]:.1f}; steal {_steal():.1f} % since the machine started")
     if output:
-        output.write_text(json.dumps({"cost": [_as_json(c) for c in costs], "edit_ms": edits}, indent=2) + "\n")
+        output.write_text(
+            json.dumps({"cost": [_as_json(c) for c in costs], "edit_ms": edits, "scale": dict(scale)}, indent=2) + "\n"
+        )
     return 1 if any(c.failed for c in costs) else 0
 
 

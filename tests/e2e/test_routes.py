@@ -1,14 +1,13 @@
 """Routes on the wire: what is written into Redis, by the command or by hand, is what the next call does."""
 
 import json
-import os
 import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -699,106 +698,6 @@ def test_an_edit_among_a_hundred_thousand_tenants_is_live_within_milliseconds(ow
         f"good table {from_disk:.1f} s; last edit on disk after {kept:.1f} s; {memory}\n"
         f"edit to live table: {percentiles(shown)}; edit to the next request routed by it: {percentiles(figures)}"
     )
-
-
-class Started(NamedTuple):
-    """What a start has taken and what it has left: seconds, of them of CPU in the thread that loads; MB."""
-
-    seconds: float
-    cpu: float
-    own: float
-    shared: float
-
-    def __str__(self) -> str:
-        return f"{self.seconds:.1f} s, CPU of the thread that loads {self.cpu:.1f} s"
-
-
-def started(node: Node) -> Started:
-    seconds = seconds_taken(lambda: node.start(within=240.0))
-    pid = next(process["PID"] for process in node.rpc("core.psx") if "sync" in process["DSC"])
-    # Its first thread; another one asks the instances.
-    user, system = Path(f"/proc/{pid}/task/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    own = memory_of(pid, "RssAnon") / 1024
-    return Started(
-        seconds, (int(user) + int(system)) / os.sysconf("SC_CLK_TCK"), own, node.rpc("core.shmmem")["used"] / 1048576
-    )
-
-
-def started_afresh(node: Node) -> Started:
-    """Start from Redis alone, and stop."""
-    found = started(node)
-    assert node.stop() == 0
-    forget_tables(node)
-    return found
-
-
-def forget_tables(node: Node) -> None:
-    for kind in ("tenant", "number", "trunk"):
-        node.settings.table_file(kind).unlink(missing_ok=True)
-
-
-@pytest.mark.soak
-@pytest.mark.many_tenants
-@pytest.mark.timeout(900)
-def test_a_node_with_a_million_numbers_starts_and_follows_edits(own_lab: Lab) -> None:
-    node = Node(own_lab)
-    with Redis(node.machine) as redis, Hand(redis.socket) as hand:
-        networks = {"service_networks": list(many.SERVICE_NETWORKS)}
-        node = Node(own_lab, settings={"redis": {"url": redis.url}, "network": networks})
-        sizes = [started_afresh(node)]
-        for commands in (many.tenants(1), many.tenants(2), many.numbers()):
-            hand.pipeline(commands)
-            sizes.append(started_afresh(node))
-        hand.pipeline(many.trunks())
-        from_redis = started(node)
-        expect_all(node)
-        shown = measure_edits(node, hand, "t50000", "t50000.example")
-        numbered = measure_numbers(node, hand)
-        files = [node.settings.table_file(kind) for kind in ("tenant", "number", "trunk")]
-        eventually(lambda: all(path.exists() for path in files), 60.0)
-        assert node.stop() == 0
-        beside = started(node)
-        eventually(lambda: node.status()["components"]["routes"]["loading"], 20.0, "all is being read")
-        loading = measure_numbers(node, hand)
-        assert node.status()["components"]["routes"]["loading"]
-        loaded = seconds_until(lambda: not node.status()["components"]["routes"]["loading"], within=120.0)
-        assert node.stop() == 0
-    from_disk = started(node)
-    expect_all(node)
-    assert node.status()["components"]["redis"]["state"] == "degraded"
-    assert node.stop() == 0
-    print(f"\n{MANY} tenants, {2 * MANY} instances, {many.NUMBERS} numbers, {many.TRUNKS} trunks")
-    print(f"| a start from Redis | {from_redis} |")
-    print(f"| a start from the last good table | {from_disk}; beside Redis {beside.seconds:.1f} s |")
-    print(f"| in step with Redis after that and 200 edits | {loaded:.1f} s |")
-    print(f"| an edit of a tenant is live | {percentiles(shown)} |")
-    print(f"| an edit of a number is live | {percentiles(numbered)} |")
-    print(f"| an edit of a number while all is being read | {percentiles(loading)} |")
-    print(f"| memory, all | {from_redis.own:.0f} MB of the sync process, {from_redis.shared:.0f} MB shared |")
-    print(f"| memory, nothing loaded | {sizes[0].own:.0f} MB of the sync process, {sizes[0].shared:.0f} MB shared |")
-    for what, times in (("tenants with an instance", 1), ("further instances", 1), ("numbers", 10)):
-        before, after = sizes.pop(0), sizes[0]
-        own, shared = (after.own - before.own) / times, (after.shared - before.shared) / times
-        print(f"| 100,000 {what} | {own:.0f} MB of the sync process, {shared:.0f} MB shared |")
-    print(f"| on disk | {[path.stat().st_size >> 20 for path in files]} MB of tenants, numbers, trunks |")
-
-
-def expect_all(node: Node) -> None:
-    routes = node.status()["components"]["routes"]
-    assert (routes["tenants"], routes["numbers"], routes["trunks"]) == (MANY, many.NUMBERS, many.TRUNKS), routes
-    assert node.live("#+390720999999") == "@t99999"
-    assert node.live("%udp:198.51.3.231/32") == "c999"
-
-
-def measure_numbers(node: Node, hand: Hand, count: int = 200) -> list[float]:
-    """Seconds from a SET of a number to its entry in the live table."""
-    found = []
-    for n in range(count):
-        start = time.monotonic()
-        assert hand.call("SET", "sipward:number:+390720500000", json.dumps({"tenant": f"e{n}"})) == "+OK"
-        eventually(lambda: node.live("#+390720500000") == f"@e{n}", LIVE_WITHIN, f"edit {n}")  # noqa: B023
-        found.append(time.monotonic() - start)
-    return found
 
 
 def is_on_disk(node: Node, entry: str) -> bool:
