@@ -46,8 +46,8 @@ class Outward:
     def _tenants(self, request: Request, trunk: Trunk) -> Iterator[Tenant]:
         """Whose instance has sent a request, as far as the trunk serves them."""
         host = request.source.host
-        ports = self._ports(request) if self._edge.is_self(host) else (0,)
-        for name in (name for port in ports for name in self._live.tenants_at(host, port)):
+        near = self._listening(request) if self._edge.is_self(host) else (0,)
+        for name in (name for port in near for name in self._live.tenants_at(host, port)):
             if trunk.serves(name) and (tenant := self._live.named(name)):
                 yield tenant
 
@@ -100,8 +100,8 @@ class Outward:
         here = [i.endpoint for i in tenant.instances if i.endpoint.host == request.source.host]
         if self._edge.is_self(request.source.host):
             # On the node's own address live the instances of many tenants, told apart by their ports alone.
-            ports = self._ports(request)
-            here = [end for end in here if end.port in ports]
+            near = self._listening(request)
+            here = [end for end in here if end.port in near]
         if not here:
             return None
 
@@ -111,8 +111,8 @@ class Outward:
 
         return max(here, key=likeness)
 
-    def _ports(self, request: Request) -> tuple[int, ...]:
-        """Where the sender may be listening: a connection's own port is a passing one."""
+    def _listening(self, request: Request) -> tuple[int, ...]:
+        """The ports where the sender may be listening: a connection's own port is a passing one."""
         if request.source.transport == "udp":
             return (request.source.port,)
         return (request.source.port, request.contact_port, request.via_port)
