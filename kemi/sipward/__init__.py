@@ -11,6 +11,7 @@ In Kamailio's workers (no I/O, no OpenSSL, nothing to install):
 - `failover`     the next target, when one is silent or broken
 - `limits`       how much of the node a tenant or trunk uses
 - `anchor`       which SDP goes through rtpengine
+- `screen`       which descriptions are refused: pure
 - `media`, `sdp` what rtpengine is told, and descriptions as text: pure
 - `routeset`     our Route and Record-Route
 - `concealment`  topology hiding, with `headers`

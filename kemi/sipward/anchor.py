@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from types import ModuleType
 
-from sipward import media, sdp
-from sipward.decision import Relay, Request
+from sipward import media, screen, sdp
+from sipward.decision import Answer, Relay, Request
 from sipward.edge import Edge
 from sipward.media import OFFERING
 from sipward.model import Side, Socket
@@ -12,6 +12,8 @@ from sipward.passage import Passage
 
 Log = Callable[[str, str, str], None]
 """Writes a line: event, reason, tenant."""
+
+NO_MEDIA = Answer(503, "Service Unavailable", "media-unavailable", retry_after=5)
 
 
 class Anchor:
@@ -23,17 +25,18 @@ class Anchor:
         self._edge = edge
         self._log = log
 
-    def request(self, request: Request, relay: Relay, socket: Socket) -> bool:
-        """Take a request's SDP through rtpengine; False when the request must not be sent on."""
+    def request(self, request: Request, relay: Relay, socket: Socket) -> Answer | None:
+        """Take a request's SDP through rtpengine; what to answer when the request must not be sent on."""
         if not request.has_sdp or request.method not in OFFERING:
-            return True
+            return None
         call, dialog = name(request, relay), relay.dialog
         if request.method == "ACK" or (request.method == "PRACK" and dialog.late):
-            if not self._take(self._sip.media_answer, media.answer(call, request.side, dialog.fixed), relay.to):
-                self._reject(dialog.tenant)
-            return True
+            flags = media.answer(call, request.side, dialog.fixed)
+            if refused := self._take(self._sip.media_answer, flags, request.side, relay.to):
+                self._reject(dialog.tenant, refused.why)
+            return None
         flags = media.offer(call, request.side, relay.to, socket.is_ipv6, dialog.fixed)
-        return self._take(self._sip.media_offer, flags, relay.to)
+        return self._take(self._sip.media_offer, flags, request.side, relay.to)
 
     def reply(self, method: str, status: int, passage: Passage, back: Socket) -> None:
         """Take a reply's SDP through rtpengine, or off."""
@@ -46,17 +49,18 @@ class Anchor:
                 sip.remove_body()
             return
         if passage.has_offer:
-            taken = self._take(sip.media_answer, media.answer(passage.media, passage.to, passage.fixed), passage.origin)
+            command, flags = sip.media_answer, media.answer(passage.media, passage.to, passage.fixed)
         else:
+            command = sip.media_offer
             flags = media.offer(passage.media, passage.to, passage.origin, back.is_ipv6, passage.fixed)
-            taken = self._take(sip.media_offer, flags, passage.origin)
-        if taken:
+        refused = self._take(command, flags, passage.to, passage.origin)
+        if refused is None:
             return
         if status < 200:
-            sip.count("media-unavailable")
+            sip.count(refused.why)
             sip.remove_body()
         else:
-            self._reject(passage.tenant)
+            self._reject(passage.tenant, refused.why)
 
     def keep_out(self) -> None:
         """Let a reply's SDP have no media."""
@@ -72,20 +76,26 @@ class Anchor:
         """Give back the ports that the sender of the running BYE has in a call; it may have none."""
         self._sip.media_delete(media.end_of_one(call))
 
-    def _take(self, command: Callable[[str, str], str | None], flags: str, receiver: Side) -> bool:
+    def _take(
+        self, command: Callable[[str, str], str | None], flags: str, sender: Side, receiver: Side
+    ) -> Answer | None:
+        """Let rtpengine change the message's SDP; why not, when it is not."""
         sip = self._sip
         kind, body = sip.content_type(), sip.body()
-        taken = command(flags, sdp.find(kind, body))
+        description = sdp.find(kind, body)
+        if refused := screen.refusal(description, self._edge.may_have_media[sender]):
+            return refused
+        taken = command(flags, description)
         if taken is None:
-            return False
+            return NO_MEDIA
         if receiver is not Side.SERVICE and self._edge.names_inside(taken):
             taken = sdp.cleared(taken, self._edge.names_inside)
         sip.set_body(sdp.put(kind, body, taken), kind)
-        return True
+        return None
 
-    def _reject(self, tenant: str) -> None:
-        self._sip.count("media-unavailable")
-        self._log("failed", "media-unavailable", tenant)
+    def _reject(self, tenant: str, why: str) -> None:
+        self._sip.count(why)
+        self._log("failed", why, tenant)
         self._sip.set_body(media.REJECTED, "application/sdp")
 
 

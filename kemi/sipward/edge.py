@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from itertools import product
 from pathlib import Path
@@ -56,9 +56,13 @@ class Edge:
         inner = {end.host for end in self._service_only}
         self._inner_hosts = frozenset(map(domain_key, inner))
         self.marks = _marks(self._service, inner)
-        hosts = {s.local.host for s in self.sockets} | {s.public for s in self.sockets} | set(names)
+        own, public = {s.local.host for s in self.sockets}, {s.public for s in self.sockets}
+        # A phone of the site may take the site's public address for its own; what is sent there stays at the router.
+        self._no_media = {Side.OUTSIDE: own | public, Side.LOCAL: own, Side.SERVICE: frozenset[str]()}
+        hosts = own | public | set(names)
         self._hosts = frozenset(domain_key(host) for host in hosts)
         self.network_of = lru_cache(maxsize=65536)(self._network_of)
+        self.may_have_media = {side: lru_cache(maxsize=65536)(partial(self._may_have_media, side)) for side in Side}
 
     def _network_of(self, host: str) -> Side:
         """The side whose networks hold an address (an IP literal without brackets): the longest prefix decides.
@@ -71,6 +75,22 @@ class Edge:
         if service > local:
             return Side.SERVICE
         return Side.OUTSIDE if local < 0 else Side.LOCAL
+
+    def _may_have_media(self, side: Side, host: str) -> bool:
+        """Whether RTP may go where a description from `side` says: an IP literal, for nobody else is looked up.
+
+        Not to what listens on the node itself, for whom the sender would write the datagrams: only a PBX may live here.
+        """
+        try:
+            address = ip_address(host)
+        except ValueError:
+            return False
+        address = getattr(address, "ipv4_mapped", None) or address
+        if address.is_multicast:
+            return False
+        if side is Side.SERVICE and self.network_of(host) is Side.SERVICE:
+            return True
+        return not address.is_loopback and str(address) not in self._no_media[side]
 
     def side_of(self, socket: Socket, source: Endpoint) -> Side | None:
         """The side a message comes from: socket and source together, since a source alone can be forged.

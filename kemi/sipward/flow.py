@@ -48,7 +48,6 @@ FOREIGN_SOURCE = Answer(403, "Forbidden", "foreign-source")
 LOOPED = Answer(482, "Loop Detected", "looped")
 TOO_MANY_HOPS = Answer(483, "Too Many Hops", "too-many-hops")
 NO_SOCKET = Answer(503, "Service Unavailable", "no-socket")
-NO_MEDIA = Answer(503, "Service Unavailable", "media-unavailable", retry_after=5)
 UNREACHABLE = Answer(503, "Service Unavailable", "instance-unreachable", retry_after=10)
 FLOW_FAILED = Answer(430, "Flow Failed", "flow-failed")
 """The phone's connection is gone (RFC 5626, 5.3.1)."""
@@ -194,10 +193,10 @@ class Flow:
             sip.set_uri(relay.uri or request.uri)
         if routes.present:
             self._routes.write(self._routes.onward(routes, request.side, relay), relay.uri or request.uri)
-        if not self._anchor.request(request, relay, socket):
+        if refusal := self._anchor.request(request, relay, socket):
             if relay.charges:
                 self._limiter.release(name(request, relay))
-            return self._answer(NO_MEDIA, relay.dialog.tenant)
+            return self._answer(refusal, relay.dialog.tenant)
         sealed = self._sealed(request, relay)
         self._change_for_method(request, relay, socket, sealed)
         if outwards and target.transport != "udp" and not relay.dialog.trunk:
