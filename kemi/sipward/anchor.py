@@ -6,6 +6,7 @@ from types import ModuleType
 from sipward import media, screen, sdp
 from sipward.decision import Answer, Relay, Request
 from sipward.edge import Edge
+from sipward.limits import Limiter
 from sipward.media import OFFERING
 from sipward.model import Side, Socket
 from sipward.passage import Passage
@@ -19,10 +20,11 @@ NO_MEDIA = Answer(503, "Service Unavailable", "media-unavailable", retry_after=5
 class Anchor:
     """The SDP changes of one worker."""
 
-    def __init__(self, sip: ModuleType, edge: Edge, log: Log) -> None:
+    def __init__(self, sip: ModuleType, edge: Edge, limiter: Limiter, log: Log) -> None:
         """`sip`: the verbs of `sipward.kamailio`."""
         self._sip = sip
         self._edge = edge
+        self._limiter = limiter
         self._log = log
 
     def request(self, request: Request, relay: Relay, socket: Socket) -> Answer | None:
@@ -36,7 +38,7 @@ class Anchor:
                 self._reject(dialog.tenant, refused.why)
             return None
         flags = media.offer(call, request.side, relay.to, socket.is_ipv6, dialog.fixed)
-        return self._take(self._sip.media_offer, flags, request.side, relay.to)
+        return self._take(self._sip.media_offer, flags, request.side, relay.to, call)
 
     def reply(self, method: str, status: int, passage: Passage, back: Socket) -> None:
         """Take a reply's SDP through rtpengine, or off."""
@@ -49,11 +51,11 @@ class Anchor:
                 sip.remove_body()
             return
         if passage.has_offer:
-            command, flags = sip.media_answer, media.answer(passage.media, passage.to, passage.fixed)
+            flags = media.answer(passage.media, passage.to, passage.fixed)
+            refused = self._take(sip.media_answer, flags, passage.to, passage.origin)
         else:
-            command = sip.media_offer
             flags = media.offer(passage.media, passage.to, passage.origin, back.is_ipv6, passage.fixed)
-        refused = self._take(command, flags, passage.to, passage.origin)
+            refused = self._take(sip.media_offer, flags, passage.to, passage.origin, passage.media)
         if refused is None:
             return
         if status < 200:
@@ -77,14 +79,18 @@ class Anchor:
         self._sip.media_delete(media.end_of_one(call))
 
     def _take(
-        self, command: Callable[[str, str], str | None], flags: str, sender: Side, receiver: Side
+        self, command: Callable[[str, str], str | None], flags: str, sender: Side, receiver: Side, offers: str = ""
     ) -> Answer | None:
-        """Let rtpengine change the message's SDP; why not, when it is not."""
+        """Let rtpengine change the message's SDP; why not, when it is not. `offers`: the call that an offer is for."""
         sip = self._sip
         kind, body = sip.content_type(), sip.body()
         description = sdp.find(kind, body)
         if refused := screen.refusal(description, self._edge.may_have_media[sender]):
             return refused
+        if offers and (streams := screen.streams(description)) > 1:
+            refused = self._limiter.widen(offers, streams)
+            if refused:
+                return refused
         taken = command(flags, description)
         if taken is None:
             return NO_MEDIA

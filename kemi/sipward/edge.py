@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sipward.live import domain_key
-from sipward.model import Endpoint, Side, Socket
+from sipward.model import NO_SHARES, Endpoint, Shares, Side, Socket
 from sipward.numbers import NO_PLAN, Plan
 
 ADDRESS = re.compile(
@@ -35,15 +35,17 @@ class Edge:
         instance_timeout: int,
         plan: Plan = NO_PLAN,
         own_ports: Iterable[int] = (),
+        shares: Shares = NO_SHARES,
     ) -> None:
         """`names`: host names that are the node itself; `keys`: newest first; `instance_timeout`: milliseconds;
-        `own_ports`: those of the sockets that are for one registration at a carrier each.
+        `own_ports`: those of the sockets that are for one registration at a carrier each; `shares`: of the media ports.
         """
         self.plan = plan
         self.sockets = tuple(sockets)
         self.keys = tuple(keys)
         self.instance_timeout = instance_timeout
         self.own_ports = tuple(own_ports)
+        self.shares = shares
         self._service = [ip_network(network) for network in service_networks]
         self._local = [ip_network(network) for network in local_networks]
 
@@ -164,6 +166,7 @@ class Edge:
                 "instance_timeout": self.instance_timeout,
                 "plan": self.plan,
                 "own_ports": self.own_ports,
+                "shares": self.shares,
             }
         )
 
@@ -203,4 +206,5 @@ def load(path: Path, keys: Path) -> Edge:
         text["instance_timeout"],
         Plan(*text["plan"]),
         text["own_ports"],
+        Shares(*text["shares"]),
     )

@@ -34,6 +34,9 @@ DIALOG_FORMING = frozenset({"INVITE", "SUBSCRIBE", "REFER", "NOTIFY"})
 INTRODUCED = frozenset({"INVITE", "REGISTER"})
 """Methods by which a PBX learns who somebody is."""
 
+COUNTED = frozenset({"INVITE", "REGISTER"})
+"""Methods that there are limits for."""
+
 TIMER_F = 32_000
 """Milliseconds that a request other than INVITE may take (RFC 3261, 17.1.2.2)."""
 
@@ -76,8 +79,8 @@ class Flow:
         self._router = Router(edge, self._sealer, self._live)
         self._conceal = Concealment(sip, edge, self._sealer, self._domain)
         self._routes = RouteSet(sip, edge, self._conceal)
-        self._anchor = Anchor(sip, edge, self._log)
-        self._limiter = Limiter(sip)
+        self._limiter = Limiter(sip, edge.shares)
+        self._anchor = Anchor(sip, edge, self._limiter, self._log)
         self._ports = Ports(sip, edge.own_ports)
         self._failover = Failover(sip, edge, self._sealer, self._live, self._log)
 
@@ -164,14 +167,15 @@ class Flow:
         socket = self._edge.socket_for(relay.to, relay.targets[0], relay.dialog.port)
         if socket is None:
             return self._answer(NO_SOCKET, relay.dialog.tenant)
-        if relay.charges and (refusal := self._limiter.refusal(request.method, relay.charges, name(request, relay))):
-            return self._answer(refusal, relay.dialog.tenant)
+        if request.method in COUNTED and not request.in_dialog:
+            refusal = self._limiter.refusal(request, relay, name(request, relay))
+            if refusal:
+                return self._answer(refusal, relay.dialog.tenant)
         try:
             self._forward(request, relay, routes, seen, socket)
         except BaseException:
             # The guard will refuse it: a request that cannot be read must not keep a place.
-            if relay.charges:
-                self._limiter.release(name(request, relay))
+            self._release(request, relay)
             raise
 
     def _forward(self, request: Request, relay: Relay, routes: Routes, seen: Seen, socket: Socket) -> None:
@@ -187,15 +191,14 @@ class Flow:
         elif relay.dialog.unhidden:
             self._strip(headers.INTERNAL if relay.asserts else headers.INTERNAL_AND_IDENTITY)
         elif not self._conceal.request(request, relay, socket, shown):
-            self._limiter.withdraw(request.method, relay.charges)
+            self._limiter.withdraw(request, relay)
             return None
         if relay.uri or request.strict:
             sip.set_uri(relay.uri or request.uri)
         if routes.present:
             self._routes.write(self._routes.onward(routes, request.side, relay), relay.uri or request.uri)
         if refusal := self._anchor.request(request, relay, socket):
-            if relay.charges:
-                self._limiter.release(name(request, relay))
+            self._release(request, relay)
             return self._answer(refusal, relay.dialog.tenant)
         sealed = self._sealed(request, relay)
         self._change_for_method(request, relay, socket, sealed)
@@ -395,10 +398,14 @@ class Flow:
         self._anchor.end(call)
         self._limiter.release(call)
 
+    def _release(self, request: Request, relay: Relay) -> None:
+        """A call that does not begin keeps no place; one that goes on keeps its own."""
+        if not request.in_dialog:
+            self._limiter.release(name(request, relay))
+
     def forgotten(self) -> None:
         """A call that nobody has ended in hours counts no more."""
-        for each in self._sip.forgotten().split():
-            self._sip.leave(each)
+        self._limiter.forget(self._sip.forgotten())
 
     def _dialog(self, passage: Passage) -> Dialog | None:
         return Dialog.open(self._sealer, passage.dialog, passage.call_id)

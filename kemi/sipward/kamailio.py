@@ -389,13 +389,13 @@ def tally(what: str) -> int:
 
 
 def enter(name: str) -> int:
-    """One more call of a tenant or trunk; how many there are now."""
+    """One more call of a tenant or trunk, or one more stream of its share; how many there are now."""
     return KSR.htable.sht_inc("calls", name)
 
 
-def leave(name: str) -> None:
-    """One call of a tenant or trunk less."""
-    KSR.htable.sht_dec("calls", name)
+def leave(name: str) -> int:
+    """One call less; how many there are still."""
+    return KSR.htable.sht_dec("calls", name)
 
 
 def charge(call: str, names: str) -> None:

@@ -78,6 +78,18 @@ class Limits(NamedTuple):
 NO_LIMITS = Limits()
 
 
+class Shares(NamedTuple):
+    """How many streams may have ports at once; 0 is no bound."""
+
+    tenant: int = 0
+    """Of one tenant."""
+    source: int = 0
+    """Of calls from one address outside, or from one IPv6 network of 64 bits."""
+
+
+NO_SHARES = Shares()
+
+
 class Tenant(NamedTuple):
     """A customer as routing sees it.
 

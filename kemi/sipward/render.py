@@ -1,5 +1,6 @@
 """Settings into what each component reads: its configuration file and the workers' own description of the node."""
 
+import math
 import secrets
 from pathlib import Path
 from string import Template
@@ -8,7 +9,7 @@ from pydantic import TypeAdapter
 
 from sipward.addresses import Addresses, local_networks
 from sipward.edge import Edge
-from sipward.model import Endpoint, Side, Socket
+from sipward.model import Endpoint, Shares, Side, Socket
 from sipward.settings import Settings, restore
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -18,6 +19,9 @@ _TRANSPORTS = ("udp", "tcp")
 _KAMAILIO_LEVEL = {"error": 1, "warning": 1, "info": 1, "debug": 3}
 """Never below notice (1): refusals are said at that level, and an operator needs them whatever else is said."""
 _RTPENGINE_LEVEL = {"error": 3, "warning": 4, "info": 5, "debug": 7}
+
+_LATER = 5
+"""Seconds that rtpengine keeps an unanswered offer longer than Kamailio its call: only one that is lost gets so old."""
 
 
 class _AtTemplate(Template):
@@ -56,7 +60,17 @@ def edge(settings: Settings, addresses: Addresses) -> Edge:
         round(settings.sip.instance_timeout * 1000),
         settings.numbers.plan,
         own,
+        _shares(settings, addresses),
     )
+
+
+def _shares(settings: Settings, addresses: Addresses) -> Shares:
+    """What a tenant and a source may have of the streams that there are ports for: two for each, on either side."""
+    ports = settings.rtp.ports.high - settings.rtp.ports.low + 1
+    streams = ports // (4 if set(addresses.outside) & set(addresses.service) else 2)
+    # All of them is no bound, and costs no counting.
+    most = [max(1, streams * percent // 100) for percent in (settings.rtp.tenant_share, settings.rtp.source_share)]
+    return Shares(*(0 if share >= streams else share for share in most))
 
 
 def read(run: Path) -> tuple[Settings, Addresses]:
@@ -113,6 +127,7 @@ def _kamailio(settings: Settings, node: Edge) -> str:
         listeners="\n".join(dict.fromkeys([*listeners.values(), *names])),
         run=run_dir(settings),
         rtpengine=settings.rtp.control,
+        ring_timeout=round(settings.sip.ring_timeout * 1000),
         handler=CHECKOUT / "kemi" / "handler.py",
     )
 
@@ -132,6 +147,7 @@ def _rtpengine(settings: Settings, addresses: Addresses) -> str:
         "rtpengine/rtpengine.conf",
         interfaces=";".join(interfaces),
         control=settings.rtp.control,
+        offer_timeout=math.ceil(settings.sip.ring_timeout) + _LATER,
         port_min=settings.rtp.ports.low,
         port_max=settings.rtp.ports.high,
         log_level=_RTPENGINE_LEVEL[settings.log_level],

@@ -24,6 +24,7 @@ _LINE = re.compile(r"(?<![^\r\n])(m|c|a=rtcp|a=candidate)[=:]([^\r\n]*)")
 """The lines that name ports and addresses; whatever ends a line, as rtpengine reads it."""
 _MEDIA = re.compile(r"\S+ (\d{1,5})(?:/(\d{1,2}))? ")
 """Of an m= line: the port, and how many of them (RFC 8866, 5.14)."""
+_STREAM = re.compile(r"(?<![^\r\n])m=")
 _RTCP = re.compile(r"(\d{1,5})(?: IN IP[46] (\S+))?\s*$", re.IGNORECASE)
 _CONNECTION = re.compile(r"IN IP[46] ([^\s/]+)", re.IGNORECASE)
 _CANDIDATE = re.compile(r"\S+ \S+ \S+ \S+ (\S+) (\d{1,5}) ")
@@ -34,44 +35,58 @@ _DISCARD = 9
 """Stands for a port that is told later: by ICE (RFC 8840, 4.1.1), or by who connects (RFC 4145, 4)."""
 
 
-def refusal(description: str, may_have_media: Callable[[str], bool]) -> Answer | None:
+type Check = Callable[[str], bool]
+
+
+def refusal(description: str, may_have_media: Check) -> Answer | None:
     """Why a description is refused, None when it is not. `may_have_media`: whether RTP may go to an address."""
     if len(description) > MOST_CHARACTERS:
         return TOO_LARGE
-    streams = candidates = 0
-    for kind, value in _LINE.findall(description):
-        match kind:
-            case "m":
-                media = _MEDIA.match(value)
-                if media is None or not _is_port(media[1]):
-                    return BAD_PORT
-                streams += int(media[2] or 1)
-            case "c":
-                connection = _CONNECTION.match(value)
-                if connection is None or not may_have_media(connection[1]):
-                    return BAD_ADDRESS
-            case "a=rtcp":
-                rtcp = _RTCP.match(value)
-                if rtcp is None or not _is_port(rtcp[1]):
-                    return BAD_PORT
-                if rtcp[2] and not may_have_media(rtcp[2]):
-                    return BAD_ADDRESS
-            case _:
-                candidate = _CANDIDATE.match(value)
-                if candidate and not (_is_name(candidate[1]) or may_have_media(candidate[1])):
-                    return BAD_ADDRESS
-                candidates += 1
-    if streams > MOST_STREAMS:
+    lines = _LINE.findall(description)
+    if sum(kind == "m" for kind, _ in lines) > MOST_STREAMS:
         return TOO_MANY_STREAMS
-    return TOO_MANY_CANDIDATES if candidates > MOST_CANDIDATES else None
+    if sum(kind == "a=candidate" for kind, _ in lines) > MOST_CANDIDATES:
+        return TOO_MANY_CANDIDATES
+    for kind, value in lines:
+        if refused := _CHECKS[kind](value, may_have_media):
+            return refused
+    return None
+
+
+def _media(value: str, _: Check) -> Answer | None:
+    found = _MEDIA.match(value)
+    if found is None or not _is_port(found[1]):
+        return BAD_PORT
+    return TOO_MANY_STREAMS if found[2] and int(found[2]) > 1 else None
+
+
+def _connection(value: str, may_have_media: Check) -> Answer | None:
+    found = _CONNECTION.match(value)
+    return None if found and may_have_media(found[1]) else BAD_ADDRESS
+
+
+def _rtcp(value: str, may_have_media: Check) -> Answer | None:
+    found = _RTCP.match(value)
+    if found is None or not _is_port(found[1]):
+        return BAD_PORT
+    return BAD_ADDRESS if found[2] and not may_have_media(found[2]) else None
+
+
+def _candidate(value: str, may_have_media: Check) -> Answer | None:
+    found = _CANDIDATE.match(value)
+    # A browser's name for its own address is looked up by nobody (mDNS).
+    return BAD_ADDRESS if found and not (found[1].endswith(".local") or may_have_media(found[1])) else None
+
+
+_CHECKS = {"m": _media, "c": _connection, "a=rtcp": _rtcp, "a=candidate": _candidate}
+
+
+def streams(description: str) -> int:
+    """How many streams a description has."""
+    return len(_STREAM.findall(description))
 
 
 def _is_port(text: str) -> bool:
     """Whether RTP may go to a port: to none of those below 1024, where other services listen."""
     port = int(text)
     return 1024 <= port <= 65535 or port in (_NO_PORT, _DISCARD)
-
-
-def _is_name(host: str) -> bool:
-    """Whether it is a browser's name for its own address, which nobody looks up (mDNS)."""
-    return host.endswith(".local")

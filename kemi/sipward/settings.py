@@ -163,6 +163,8 @@ OneNetwork = Annotated[Network, BeforeValidator(_network)]
 Networks = Annotated[tuple[OneNetwork, ...], BeforeValidator(_listed)]
 Port = Annotated[int, BeforeValidator(_no_bool), AfterValidator(within(1, 65535))]
 
+Percent = Annotated[int, BeforeValidator(_no_bool), AfterValidator(within(1, 100))]
+
 
 class Section(BaseModel):
     """A table of the file. An unknown key is an error: a typing mistake must not become a default."""
@@ -227,6 +229,10 @@ class RtpSettings(Section):
     """Where media is received, on every address of the node."""
     control: Control = Control(parse_address("127.0.0.1"), 2223)
     """Where rtpengine takes commands: on loopback, for it asks no password."""
+    tenant_share: Percent = 50
+    """Percent of the ports that calls of one tenant may have; 100: all."""
+    source_share: Percent = 10
+    """Percent of the ports that calls from one address outside may have, but for a carrier's; 100: all."""
 
     @field_serializer("ports")
     def _ports_text(self, value: PortRange) -> str:
@@ -285,6 +291,8 @@ class SipSettings(Section):
     """Kamailio processes for each socket."""
     instance_timeout: Annotated[float, BeforeValidator(_no_bool), AfterValidator(within(0.2, 30.0))] = 2.0
     """Seconds after which an instance that says nothing at all is given up."""
+    ring_timeout: Annotated[float, BeforeValidator(_no_bool), AfterValidator(within(1.0, 600.0))] = 85.0
+    """Seconds after which a call that nobody has answered is cancelled, so that its ports are free."""
 
 
 class NumbersSettings(Section):

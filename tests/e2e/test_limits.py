@@ -19,8 +19,12 @@ type MakeName = Callable[..., str]
 
 
 def held(node: Node) -> dict[str, int]:
-    """How many calls of each tenant and trunk count now; those that have none are not named."""
-    return {name: int(value) for name, value in entries(node, "calls").items() if int(value)}
+    """How many calls of each tenant and trunk count now; those that have none are not named.
+
+    What counts against a share of the ports is beside the point: its name begins with `=` or `@`.
+    """
+    found = entries(node, "calls").items()
+    return {name: int(value) for name, value in found if int(value) and name[0] not in "=@"}
 
 
 def entries(node: Node, table: str) -> dict[str, str]:

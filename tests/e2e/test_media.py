@@ -328,7 +328,7 @@ def _changed(talk: Talk, peer: Agent) -> bool:
 
 def test_when_all_ports_are_taken_a_call_is_a_503_until_one_ends(own_lab: Lab) -> None:
     with (
-        Node(own_lab, settings={"rtp": {"ports": "20000-20099"}}) as node,
+        Node(own_lab, settings={"rtp": {"ports": "20000-20099", "tenant_share": 100, "source_share": 100}}) as node,
         Agent(own_lab.phone("bob")) as phone,
         Agent(own_lab.instance("pbx")) as instance,
     ):

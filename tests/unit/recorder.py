@@ -337,8 +337,8 @@ class Recorder:
     def enter(self, name: str) -> int:
         return self._add("calls", name, 1)
 
-    def leave(self, name: str) -> None:
-        self._add("calls", name, -1)
+    def leave(self, name: str) -> int:
+        return self._add("calls", name, -1)
 
     def charge(self, call: str, names: str) -> None:
         self.memory["charges", call] = names

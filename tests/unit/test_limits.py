@@ -1,16 +1,19 @@
 """What a tenant or trunk may use at once, and when it is free again."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from sipward import limits
-from sipward.decision import Answer, Charge
+from sipward.decision import Answer, Charge, Relay, Request
 from sipward.flow import Flow
-from sipward.limits import TOO_FAST, TOO_MANY_CALLS, TOO_MANY_REGISTRATIONS, Limiter
-from sipward.model import Limits
+from sipward.limits import TOO_FAST, TOO_MANY_CALLS, TOO_MANY_PORTS, TOO_MANY_REGISTRATIONS, Limiter
+from sipward.model import Endpoint, Limits, Shares, Side
+from sipward.tokens import Dialog
+from sipward.uri import Uri
 from unit.messages import answered, failed, reply, request, routed, within
-from unit.recorder import ACME, Recorder, edge, table
+from unit.recorder import ACME, PBX, PHONE, Recorder, edge, table
 
 TENANT = Charge("acme", Limits(2, 0, 0))
 TRUNK = Charge("%carrier", Limits(1, 0, 0))
@@ -26,20 +29,34 @@ def limiter(sip: Recorder) -> Limiter:
     return Limiter(sip.module)
 
 
+def new(
+    method: str, charges: tuple[Charge, ...] = (), *, side: Side = Side.OUTSIDE, host: str = "198.51.100.7",
+    tenant: str = "acme", trunk: str = "",
+) -> tuple[Request, Relay]:  # fmt: skip
+    """A request outside a dialog, and where it goes."""
+    uri = Uri("sip", "1", "h")
+    request = Request(method, side, Endpoint("udp", host, 5060), "c", uri, None, None, 0, None, False, True)
+    return request, Relay(Side.SERVICE, (PBX,), Dialog(tenant, PHONE, PBX, trunk=trunk), charges=charges)
+
+
+def counted(limiter: Limiter, method: str, charges: tuple[Charge, ...], call: str, **more: Any) -> Answer | None:
+    return limiter.refusal(*new(method, charges, **more), call)
+
+
 def running(sip: Recorder) -> dict[str, int]:
     return {key: int(value) for (table, key), value in sip.memory.items() if table == "calls"}
 
 
 def test_so_many_calls_and_not_one_more(sip: Recorder, limiter: Limiter) -> None:
-    assert [limiter.refusal("INVITE", (TENANT,), call) for call in "abc"] == [None, None, TOO_MANY_CALLS]
+    assert [counted(limiter, "INVITE", (TENANT,), call) for call in "abc"] == [None, None, TOO_MANY_CALLS]
     limiter.release("a")
-    assert [limiter.refusal("INVITE", (TENANT,), call) for call in "de"] == [None, TOO_MANY_CALLS]
+    assert [counted(limiter, "INVITE", (TENANT,), call) for call in "de"] == [None, TOO_MANY_CALLS]
     assert running(sip) == {"acme": 2}
 
 
 def test_a_call_that_both_sides_end_is_counted_once(sip: Recorder, limiter: Limiter) -> None:
-    limiter.refusal("INVITE", (TENANT, TRUNK), "a")
-    limiter.refusal("INVITE", (TENANT,), "b")
+    counted(limiter, "INVITE", (TENANT, TRUNK), "a")
+    counted(limiter, "INVITE", (TENANT,), "b")
     limiter.release("a")
     # The other worker had read whose it is before this one forgot it.
     sip.charge("a", "acme %carrier")
@@ -48,8 +65,8 @@ def test_a_call_that_both_sides_end_is_counted_once(sip: Recorder, limiter: Limi
 
 
 def test_a_call_that_the_trunk_has_no_place_for_takes_none_of_its_tenant(sip: Recorder, limiter: Limiter) -> None:
-    assert limiter.refusal("INVITE", (TENANT, TRUNK), "a") is None
-    assert limiter.refusal("INVITE", (TENANT, TRUNK), "b") is TOO_MANY_CALLS
+    assert counted(limiter, "INVITE", (TENANT, TRUNK), "a") is None
+    assert counted(limiter, "INVITE", (TENANT, TRUNK), "b") is TOO_MANY_CALLS
     assert running(sip) == {"acme": 1, "%carrier": 1}
     limiter.release("b")
     assert running(sip) == {"acme": 1, "%carrier": 1}
@@ -64,23 +81,74 @@ def test_so_many_a_second_and_the_next_second_again(
 ) -> None:
     charged = (Charge("acme", most),)
     monkeypatch.setattr(limits.time, "time", lambda: 100.9)
-    assert [limiter.refusal(method, charged, call) for call in "abc"] == [None, None, refusal]
-    assert limiter.refusal(method, (Charge("globex", most),), "d") is None
+    assert [counted(limiter, method, charged, call) for call in "abc"] == [None, None, refusal]
+    assert counted(limiter, method, (Charge("globex", most),), "d") is None
     monkeypatch.setattr(limits.time, "time", lambda: 101.0)
-    assert limiter.refusal(method, charged, "e") is None
+    assert counted(limiter, method, charged, "e") is None
 
 
 @pytest.mark.parametrize(
     ("method", "most"),
-    [
-        ("REGISTER", Limits(1, 1, 0)),
-        ("INVITE", Limits(0, 0, 1)),
-        ("OPTIONS", Limits(1, 1, 1)),
-        ("BYE", Limits(1, 1, 1)),
-    ],
+    [("REGISTER", Limits(1, 1, 0)), ("INVITE", Limits(0, 0, 1))],
 )
 def test_each_limit_counts_its_own_method_alone(method: str, most: Limits, limiter: Limiter) -> None:
-    assert [limiter.refusal(method, (Charge("acme", most),), call) for call in "abc"] == [None] * 3
+    assert [counted(limiter, method, (Charge("acme", most),), call) for call in "abc"] == [None] * 3
+
+
+# --- shares of the ports ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sharing(sip: Recorder) -> Limiter:
+    """Two streams a source, three a tenant."""
+    return Limiter(sip.module, Shares(tenant=3, source=2))
+
+
+def test_a_source_has_its_share_and_another_one_its_own(sip: Recorder, sharing: Limiter) -> None:
+    assert [counted(sharing, "INVITE", (), call) for call in "abc"] == [None, None, TOO_MANY_PORTS]
+    assert counted(sharing, "INVITE", (), "d", host="198.51.100.8") is None
+    assert running(sip) == {"=acme": 3, "@198.51.100.7": 2, "@198.51.100.8": 1}
+    sharing.release("a")
+    sharing.release("b")
+    assert running(sip) == {"=acme": 1, "@198.51.100.8": 1}
+
+
+def test_all_addresses_of_an_ipv6_network_are_one_source(sharing: Limiter) -> None:
+    hosts = ["2001:db8:1:2::7", "2001:db8:1:2:ffff::1", "2001:db8:1:2::9"]
+    assert [counted(sharing, "INVITE", (), host, host=host) for host in hosts] == [None, None, TOO_MANY_PORTS]
+    assert counted(sharing, "INVITE", (), "d", host="2001:db8:1:3::7") is None
+
+
+def test_a_tenant_has_its_share_and_another_one_its_own(sip: Recorder, sharing: Limiter) -> None:
+    more = {"side": Side.SERVICE}
+    assert [counted(sharing, "INVITE", (), call, **more) for call in "abcd"] == [None, None, None, TOO_MANY_PORTS]
+    assert counted(sharing, "INVITE", (), "e", tenant="globex", **more) is None
+    assert running(sip) == {"=acme": 3, "=globex": 1}
+
+
+def test_a_carrier_is_no_source(sip: Recorder, sharing: Limiter) -> None:
+    assert [counted(sharing, "INVITE", (), call, trunk="carrier") for call in "abc"] == [None, None, None]
+    assert running(sip) == {"=acme": 3}
+
+
+def test_a_call_that_its_limit_refuses_takes_nothing_of_a_share(sip: Recorder, sharing: Limiter) -> None:
+    assert [counted(sharing, "INVITE", (TRUNK,), call) for call in "ab"] == [None, TOO_MANY_CALLS]
+    assert running(sip) == {"%carrier": 1, "=acme": 1, "@198.51.100.7": 1}
+
+
+def test_each_stream_of_a_call_counts_whichever_offer_brings_it(sip: Recorder, sharing: Limiter) -> None:
+    counted(sharing, "INVITE", (TENANT,), "a")
+    assert [sharing.widen("a", streams) for streams in (2, 2, 1, 3)] == [None, None, None, TOO_MANY_PORTS]
+    assert running(sip) == {"acme": 1, "=acme": 2, "@198.51.100.7": 2}
+    sharing.release("a")
+    assert running(sip) == {"acme": 0, "=acme": 0}
+
+
+def test_a_call_that_nobody_counts_may_have_any_streams(sip: Recorder, limiter: Limiter, sharing: Limiter) -> None:
+    assert sharing.widen("unknown", 9) is None
+    counted(limiter, "INVITE", (TENANT,), "a")
+    assert limiter.widen("a", 9) is None
+    assert running(sip) == {"acme": 1}
 
 
 # --- on a message's path ---------------------------------------------------------------------------------------------
@@ -163,8 +231,8 @@ def test_a_request_that_cannot_be_read_takes_no_place(monkeypatch: pytest.Monkey
 def test_a_repeated_request_has_one_place(sip: Recorder, limiter: Limiter) -> None:
     """Two workers may count one INVITE; the one that has not made its transaction takes its count back."""
     for _ in range(2):
-        assert limiter.refusal("INVITE", (TENANT,), "a") is None
-    limiter.withdraw("INVITE", (TENANT, Charge("globex", Limits(0, 9, 9))))
+        assert counted(limiter, "INVITE", (TENANT,), "a") is None
+    limiter.withdraw(*new("INVITE", (TENANT, Charge("globex", Limits(0, 9, 9)))))
     assert running(sip) == {"acme": 1}
     limiter.release("a")
     assert running(sip) == {"acme": 0}

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sipward import addresses, render, settings
+from sipward.model import Shares
 
 
 @pytest.mark.parametrize(("level", "kamailio", "rtpengine"), [
@@ -46,3 +47,37 @@ def test_a_port_for_one_registration_is_outside_over_udp_and_has_one_process(tmp
 def _number(key: str, path: Path) -> int:
     (number,) = re.findall(rf"^{key}(-?\d+)$", path.read_text(), re.MULTILINE)
     return int(number)
+
+
+@pytest.mark.parametrize(
+    ("rest", "shares"),
+    [
+        ("", Shares(2500, 500)),
+        ('[rtp]\nports = "20000-20999"\ntenant_share = 100\nsource_share = 1', Shares(0, 5)),
+        ('[rtp]\nports = "20000-20099"\ntenant_share = 1\nsource_share = 100', Shares(1, 0)),
+    ],
+)
+def test_shares_are_of_the_streams_that_there_are_ports_for(rest: str, shares: Shares, tmp_path: Path) -> None:
+    config = tmp_path / "sipward.toml"
+    for service, times in (("127.0.0.2", 1), ("127.0.0.1", 2)):
+        config.write_text(
+            f'fqdn = "sip.example.org"\nstate_dir = "{tmp_path}"\n[network]\naddress = "127.0.0.1"\n'
+            f'service_address = "{service}"\nservice_networks = "10.5.4.0/24"\n{rest}'
+        )
+        node = settings.load(config)
+        # Where both sides share an address, a stream takes four of its ports.
+        assert render.edge(node, addresses.resolve(node)).shares == Shares(
+            *(max(one // times, one > 0) for one in shares)
+        )
+
+
+def test_an_offer_outlives_its_call_but_not_for_long(tmp_path: Path) -> None:
+    config = tmp_path / "sipward.toml"
+    config.write_text(
+        f'fqdn = "sip.example.org"\nstate_dir = "{tmp_path}"\n'
+        '[network]\naddress = "127.0.0.1"\nservice_networks = "10.5.4.0/24"\n'
+    )
+    node = settings.load(config)
+    render.write(node, addresses.resolve(node))
+    assert _number("offer-timeout = ", render.run_dir(node) / "rtpengine.conf") == 90
+    assert 'max_inv_lifetime", 85000' in (render.run_dir(node) / "kamailio.cfg").read_text()
