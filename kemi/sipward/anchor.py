@@ -2,28 +2,43 @@
 
 from collections.abc import Callable
 from types import ModuleType
+from typing import NamedTuple
 
 from sipward import media, screen, sdp
 from sipward.decision import Answer, Relay, Request
 from sipward.edge import Edge
 from sipward.limits import Limiter
+from sipward.live import Live
 from sipward.media import OFFERING
 from sipward.model import Side, Socket
 from sipward.passage import Passage
+from sipward.uri import parse
 
 Log = Callable[[str, str, str], None]
 """Writes a line: event, reason, tenant."""
 
 NO_MEDIA = Answer(503, "Service Unavailable", "media-unavailable", retry_after=5)
+FOREIGN_ANSWER = Answer(0, "Ignored", "foreign-answer")
+"""A reply's description that somebody else has sent: the reply goes on without it."""
+
+
+class Body(NamedTuple):
+    """A message's body: its Content-Type, all of it, the description in it, and what that asks for."""
+
+    kind: str
+    text: str
+    description: str
+    asked: screen.Asked
 
 
 class Anchor:
     """The SDP changes of one worker."""
 
-    def __init__(self, sip: ModuleType, edge: Edge, limiter: Limiter, log: Log) -> None:
+    def __init__(self, sip: ModuleType, edge: Edge, live: Live, limiter: Limiter, log: Log) -> None:
         """`sip`: the verbs of `sipward.kamailio`."""
         self._sip = sip
         self._edge = edge
+        self._live = live
         self._limiter = limiter
         self._log = log
 
@@ -31,14 +46,22 @@ class Anchor:
         """Take a request's SDP through rtpengine; what to answer when the request must not be sent on."""
         if not request.has_sdp or request.method not in OFFERING:
             return None
-        call, dialog = name(request, relay), relay.dialog
-        if request.method == "ACK" or (request.method == "PRACK" and dialog.late):
-            flags = media.answer(call, request.side, dialog.fixed)
-            if refused := self._take(self._sip.media_answer, flags, request.side, relay.to):
-                self._reject(dialog.tenant, refused.why)
+        answers = request.method == "ACK" or (request.method == "PRACK" and relay.dialog.late)
+        refused = self._take_request(request, relay, socket, answers)
+        if refused and answers:
+            self._reject(relay.dialog.tenant, refused.why)
             return None
-        flags = media.offer(call, request.side, relay.to, socket.is_ipv6, dialog.fixed)
-        return self._take(self._sip.media_offer, flags, request.side, relay.to, call)
+        return refused
+
+    def _take_request(self, request: Request, relay: Relay, socket: Socket, answers: bool) -> Answer | None:
+        body = self._body(request.side)
+        if isinstance(body, Answer):
+            return body
+        call, fixed = name(request, relay), self._is_fixed(relay.dialog.fixed, request.side, body)
+        if answers:
+            return self._take(self._sip.media_answer, media.answer(call, request.side, fixed), body, relay.to)
+        flags = media.offer(call, request.side, relay.to, socket.is_ipv6, fixed, begins=not request.in_dialog)
+        return self._offer(call, flags, body, relay.to)
 
     def reply(self, method: str, status: int, passage: Passage, back: Socket) -> None:
         """Take a reply's SDP through rtpengine, or off."""
@@ -50,12 +73,7 @@ class Anchor:
                 # What an instance says of its abilities (in a 488, to OPTIONS) names its inner address.
                 sip.remove_body()
             return
-        if passage.has_offer:
-            flags = media.answer(passage.media, passage.to, passage.fixed)
-            refused = self._take(sip.media_answer, flags, passage.to, passage.origin)
-        else:
-            flags = media.offer(passage.media, passage.to, passage.origin, back.is_ipv6, passage.fixed)
-            refused = self._take(sip.media_offer, flags, passage.to, passage.origin, passage.media)
+        refused = self._take_reply(passage, back)
         if refused is None:
             return
         if status < 200:
@@ -63,6 +81,27 @@ class Anchor:
             sip.remove_body()
         else:
             self._reject(passage.tenant, refused.why)
+
+    def _take_reply(self, passage: Passage, back: Socket) -> Answer | None:
+        if not self._is_of_target(passage):
+            return FOREIGN_ANSWER
+        body = self._body(passage.to)
+        if isinstance(body, Answer):
+            return body
+        fixed = self._is_fixed(passage.fixed, passage.to, body)
+        if passage.has_offer:
+            flags = media.answer(passage.media, passage.to, fixed)
+            return self._take(self._sip.media_answer, flags, body, passage.origin)
+        flags = media.offer(passage.media, passage.to, passage.origin, back.is_ipv6, fixed)
+        return self._offer(passage.media, flags, body, passage.origin)
+
+    def _is_of_target(self, passage: Passage) -> bool:
+        """Whether a reply comes from where its request went: who has seen that could send one as well."""
+        host = self._sip.source().host
+        if host == passage.target:
+            return True
+        trunk = self._live.trunk(passage.trunk) if passage.trunk else None
+        return trunk is not None and any(target.host == host for target in trunk.targets)
 
     def keep_out(self) -> None:
         """Let a reply's SDP have no media."""
@@ -78,25 +117,41 @@ class Anchor:
         """Give back the ports that the sender of the running BYE has in a call; it may have none."""
         self._sip.media_delete(media.end_of_one(call))
 
-    def _take(
-        self, command: Callable[[str, str], str | None], flags: str, sender: Side, receiver: Side, offers: str = ""
-    ) -> Answer | None:
-        """Let rtpengine change the message's SDP; why not, when it is not. `offers`: the call that an offer is for."""
-        sip = self._sip
-        kind, body = sip.content_type(), sip.body()
-        description = sdp.find(kind, body)
-        if refused := screen.refusal(description, self._edge.may_have_media[sender]):
-            return refused
-        if offers and (streams := screen.streams(description)) > 1:
-            refused = self._limiter.widen(offers, streams)
-            if refused:
-                return refused
+    def _body(self, sender: Side) -> Body | Answer:
+        """The message's body, or why it is refused."""
+        kind, text = self._sip.content_type(), self._sip.body()
+        description = sdp.find(kind, text)
+        asked = screen.look(description, self._edge.may_have_media[sender])
+        return asked if isinstance(asked, Answer) else Body(kind, text, description, asked)
+
+    def _is_fixed(self, fixed: bool, side: Side, body: Body) -> bool:
+        """Whether RTP comes from where the description says: `fixed` is a carrier, and else no NAT must be in between.
+
+        That shows over UDP only: the port of a connection tells nothing about what is in between. A client that has
+        asked a STUN server for its addresses behind a symmetric NAT does not say the port that its SIP comes from.
+        """
+        if fixed or side is Side.SERVICE or self._edge.learns_always:
+            return fixed
+        source = self._sip.source()
+        if source.transport != "udp" or body.asked.addresses != {source.host}:
+            return False
+        contact = parse(self._sip.contact())
+        return contact is not None and (contact.host, contact.port) == (source.host, source.port)
+
+    def _offer(self, call: str, flags: str, body: Body, receiver: Side) -> Answer | None:
+        """Let rtpengine change an offer, if its streams have a place."""
+        refused = self._limiter.widen(call, body.asked.streams) if body.asked.streams > 1 else None
+        return refused or self._take(self._sip.media_offer, flags, body, receiver)
+
+    def _take(self, command: Callable[[str, str], str | None], flags: str, body: Body, receiver: Side) -> Answer | None:
+        """Let rtpengine change the message's SDP; why not, when it is not."""
+        sip, (kind, text, description, _) = self._sip, body
         taken = command(flags, description)
         if taken is None:
             return NO_MEDIA
         if receiver is not Side.SERVICE and self._edge.names_inside(taken):
             taken = sdp.cleared(taken, self._edge.names_inside)
-        sip.set_body(sdp.put(kind, body, taken), kind)
+        sip.set_body(sdp.put(kind, text, taken), kind)
         return None
 
     def _reject(self, tenant: str, why: str) -> None:

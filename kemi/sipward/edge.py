@@ -36,9 +36,11 @@ class Edge:
         plan: Plan = NO_PLAN,
         own_ports: Iterable[int] = (),
         shares: Shares = NO_SHARES,
+        learns_always: bool = False,
     ) -> None:
         """`names`: host names that are the node itself; `keys`: newest first; `instance_timeout`: milliseconds;
-        `own_ports`: those of the sockets that are for one registration at a carrier each; `shares`: of the media ports.
+        `own_ports`: those of the sockets that are for one registration at a carrier each; `shares`: of the media ports;
+        `learns_always`: whether to learn where RTP comes from though no NAT is in between.
         """
         self.plan = plan
         self.sockets = tuple(sockets)
@@ -46,6 +48,7 @@ class Edge:
         self.instance_timeout = instance_timeout
         self.own_ports = tuple(own_ports)
         self.shares = shares
+        self.learns_always = learns_always
         self._service = [ip_network(network) for network in service_networks]
         self._local = [ip_network(network) for network in local_networks]
 
@@ -167,6 +170,7 @@ class Edge:
                 "plan": self.plan,
                 "own_ports": self.own_ports,
                 "shares": self.shares,
+                "learns_always": self.learns_always,
             }
         )
 
@@ -207,4 +211,5 @@ def load(path: Path, keys: Path) -> Edge:
         Plan(*text["plan"]),
         text["own_ports"],
         Shares(*text["shares"]),
+        text["learns_always"],
     )

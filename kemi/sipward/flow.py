@@ -80,7 +80,7 @@ class Flow:
         self._conceal = Concealment(sip, edge, self._sealer, self._domain)
         self._routes = RouteSet(sip, edge, self._conceal)
         self._limiter = Limiter(sip, edge.shares)
-        self._anchor = Anchor(sip, edge, self._limiter, self._log)
+        self._anchor = Anchor(sip, edge, self._live, self._limiter, self._log)
         self._ports = Ports(sip, edge.own_ports)
         self._failover = Failover(sip, edge, self._sealer, self._live, self._log)
 
@@ -278,6 +278,7 @@ class Flow:
             next=relay.targets[1:],
             holds=bool(relay.holder),
             leaves=bool(relay.holder) and is_removal(self._sip.contacts(), self._sip.header("Expires")),
+            target=relay.targets[0].host,
         ).remember(self._sip)
 
     def _cancel(self) -> None:

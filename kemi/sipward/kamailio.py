@@ -82,6 +82,11 @@ def contacts() -> list[str]:
     return _headers("Contact")
 
 
+def contact() -> str:
+    """The first Contact's URI, "" when there is none."""
+    return KSR.kx.get_cturi() or ""
+
+
 def buffer() -> str:
     """The whole message as it stands. Raises UnicodeDecodeError when it is not UTF-8."""
     return KSR.kx.get_msgbuf()

@@ -14,23 +14,28 @@ OFFERING = frozenset({"INVITE", "UPDATE", "PRACK", "ACK"})
 """Methods whose bodies take part in offer/answer (RFC 6337, table 1)."""
 
 _SENDER = {
-    # A client's SDP may name an address behind a NAT; where its SIP comes from is where its RTP will come from.
+    # The SDP of a client behind a NAT names an address of the inside; where its SIP comes from its RTP will.
     Side.OUTSIDE: "SIP-source-address endpoint-learning=heuristic strict-source",
     Side.LOCAL: "endpoint-learning=heuristic strict-source",
     Side.SERVICE: "endpoint-learning=off strict-source",
 }
 
 
-def offer(call: str, sender: Side, receiver: Side, receiver_ipv6: bool, fixed: bool = False) -> str:
-    """Flags of an offer that `sender` made and `receiver` will get (RFC 3264). `fixed`: as in `answer`."""
+def offer(
+    call: str, sender: Side, receiver: Side, receiver_ipv6: bool, fixed: bool = False, begins: bool = False
+) -> str:
+    """Flags of an offer that `sender` made and `receiver` will get (RFC 3264). `fixed`: as in `answer`.
+
+    `begins`: the call's first one. Until it is answered nobody's RTP passes: it could be anybody's.
+    """
     family = "IP6" if receiver_ipv6 else "IP4"
     flags = f"direction={sender} direction={receiver} address-family={family} {_sender(sender, fixed)}"
-    return f"call-id={call} {flags} {_COMMON}"
+    return f"call-id={call} {flags} {_COMMON}{' drop-traffic=start' if begins else ''}"
 
 
 def answer(call: str, sender: Side, fixed: bool = False) -> str:
-    """Flags of an answer that `sender` made. `fixed`: the outer end is a carrier whose media addresses are known."""
-    return f"call-id={call} {_sender(sender, fixed)} {_COMMON}"
+    """Flags of an answer that `sender` made. `fixed`: RTP of the outer end comes from where its description says."""
+    return f"call-id={call} {_sender(sender, fixed)} {_COMMON} drop-traffic=stop"
 
 
 def _sender(side: Side, fixed: bool) -> str:

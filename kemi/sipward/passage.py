@@ -15,7 +15,8 @@ class Passage(NamedTuple):
     `shown` the one the reply shows (another one after a failover); `call_id` the one the inner end knows, `renamed` the
     one the outer end knows if that is another; `media` what rtpengine knows the call as; `trunk`, `fixed` and
     `unhidden` are the dialog's (`tokens.Dialog`); `next` the targets to try after this one; `holds`: it is a
-    REGISTER of who has a port of ours to itself; `leaves`: one that removes what it registers.
+    REGISTER of who has a port of ours to itself; `leaves`: one that removes what it registers; `target`: the host it
+    was sent to.
     """
 
     origin: Side
@@ -35,12 +36,13 @@ class Passage(NamedTuple):
     next: tuple[Endpoint, ...]
     holds: bool = False
     leaves: bool = False
+    target: str = ""
 
     def remember(self, sip: ModuleType) -> None:
         """Keep it with the running request's transaction."""
         targets = ",".join(map(str, self.next))
         flags = self.has_offer | self.fixed << 1 | self.unhidden << 2 | self.holds << 3 | self.leaves << 4
-        first = f"{self.origin} {self.to} {self.back} {flags} {self.redirect} {self.tenant} {self.trunk}"
+        first = f"{self.origin} {self.to} {self.back} {flags} {self.redirect} {self.tenant} {self.trunk} {self.target}"
         sip.remember(_NAME, f"{first} {self.dialog} {self.shown} {targets} {self.call_id} {self.renamed} {self.media}")
 
     @classmethod
@@ -50,7 +52,7 @@ class Passage(NamedTuple):
         if not text:
             return None
         origin, to, back, bits, redirect, *words = text.split(" ")
-        tenant, trunk, dialog, shown, targets, call_id, renamed, media = words
+        tenant, trunk, target, dialog, shown, targets, call_id, renamed, media = words
         flags = int(bits)
         following = tuple(map(Endpoint.parse, targets.split(","))) if targets else ()
         return cls(
@@ -71,8 +73,9 @@ class Passage(NamedTuple):
             following,
             bool(flags & 8),
             bool(flags & 16),
+            target,
         )
 
     def moved(self, shown: str) -> Self:
         """The passage once the first of the following instances is tried."""
-        return self._replace(shown=shown, next=self.next[1:])
+        return self._replace(shown=shown, next=self.next[1:], target=self.next[0].host)

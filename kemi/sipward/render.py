@@ -61,6 +61,7 @@ def edge(settings: Settings, addresses: Addresses) -> Edge:
         settings.numbers.plan,
         own,
         _shares(settings, addresses),
+        settings.rtp.learning == "always",
     )
 
 

@@ -229,6 +229,8 @@ class RtpSettings(Section):
     """Where media is received, on every address of the node."""
     control: Control = Control(parse_address("127.0.0.1"), 2223)
     """Where rtpengine takes commands: on loopback, for it asks no password."""
+    learning: Literal["behind-nat", "always"] = "behind-nat"
+    """Whose RTP may come from elsewhere than they say: that of clients behind a NAT, or of all clients."""
     tenant_share: Percent = 50
     """Percent of the ports that calls of one tenant may have; 100: all."""
     source_share: Percent = 10

@@ -158,6 +158,9 @@ class Recorder:
     def contacts(self) -> list[str]:
         return self.headers("Contact")
 
+    def contact(self) -> str:
+        return self.contacts()[0].strip("<>") if self.contacts() else ""
+
     def buffer(self) -> str:
         head = "\r\n".join([self.start, *(f"{name}: {value}" for name, value in self.fields)])
         return f"{head}\r\n\r\n{self.content}"

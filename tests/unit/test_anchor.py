@@ -3,7 +3,8 @@
 import pytest
 
 from sipward import media
-from sipward.model import Side
+from sipward.flow import Flow
+from sipward.model import Endpoint, Side
 from unit.messages import (
     ANCHORED,
     CALL,
@@ -19,7 +20,7 @@ from unit.messages import (
     routed,
     within,
 )
-from unit.recorder import INNER, PBX, PHONE, PUBLIC, RELAY, RIVAL, Recorder
+from unit.recorder import INNER, PBX, PHONE, PUBLIC, RELAY, RIVAL, Recorder, edge
 
 CLEAN = f"v=0\r\nc=IN IP4 {RELAY}\r\nm=audio 4000 RTP/AVP 0\r\n"
 NAMING = CLEAN.replace("m=", "a=x-nat:10.5.4.11\r\nm=")
@@ -155,7 +156,7 @@ def test_what_rtpengine_made_of_a_description_takes_its_place() -> None:
 
 def test_a_description_among_other_parts_is_taken_and_put_back() -> None:
     sip = routed(multipart(request("INVITE", "sip:100@acme.example", sdp=True)))
-    assert sip.did("media_offer") == [(media.offer(CALL, Side.OUTSIDE, Side.SERVICE, False), SDP)]
+    assert sip.did("media_offer") == [(media.offer(CALL, Side.OUTSIDE, Side.SERVICE, False, begins=True), SDP)]
     assert sip.body() == in_parts(ANCHORED)
     answered(sip, multipart(reply(200, "INVITE", sdp=True)))
     assert sip.did("media_answer") == [(media.answer(CALL, Side.SERVICE), SDP)]
@@ -283,3 +284,42 @@ def test_a_reply_to_an_update_answers_the_new_offer() -> None:
 def test_a_refused_call_gives_its_ports_back_once() -> None:
     sip = failed(routed(request("INVITE", "sip:100@acme.example", sdp=True)), 486, False)
     assert sip.did("media_delete") == [(media.end(CALL),)]
+
+
+# --- where RTP comes from --------------------------------------------------------------------------------------------
+
+HERE = SDP.replace("192.168.1.20", PHONE.host)
+SEEN = f"Contact: <sip:a@{PHONE.hostport}>"
+
+
+def learns(contact: str, description: str, source: Endpoint = PHONE, **node: object) -> bool:
+    """Whether rtpengine is to learn where the sender's RTP comes from."""
+    text = request("INVITE", "sip:100@acme.example", contact, sdp=True).replace(SDP, description)
+    sip = Recorder(text, source)
+    Flow(sip.module, edge(**node)).request()
+    flags = str(sip.did("media_offer")[0][0])
+    assert ("SIP-source-address" in flags) == ("endpoint-learning=heuristic" in flags)
+    return "endpoint-learning=off" not in flags
+
+
+def test_of_a_phone_that_is_seen_where_it_says_nothing_is_learned() -> None:
+    assert not learns(SEEN, HERE)
+    assert learns(SEEN, HERE, learns_always=True)
+    assert learns(SEEN, SDP)
+    assert learns(SEEN, HERE + f"c=IN IP4 {RELAY}\r\n")
+    assert learns(SEEN, HERE, source=PHONE._replace(transport="tcp"))
+    assert learns(SEEN, HERE, source=PHONE._replace(port=PHONE.port + 1))
+    assert learns("Contact: <sip:a@192.168.1.20>", HERE)
+    assert learns("Contact: <tel:+39>", HERE)
+    assert learns("Subject: none", HERE)
+
+
+# --- whose answer it is ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("status", "left"), [(183, ""), (200, media.REJECTED)])
+def test_an_answer_of_who_was_not_asked_is_taken_off(status: int, left: str) -> None:
+    sip = answered(called()[0], reply(status, "INVITE", sdp=True), RIVAL, INNER)
+    assert not sip.did("media_answer")
+    assert sip.counted[-1] == "foreign-answer"
+    assert sip.body() == left

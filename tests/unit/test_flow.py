@@ -171,7 +171,7 @@ def test_an_invite_from_outside_reaches_the_instance_with_audio_and_our_record_r
     assert sip.did("aim") == [(PBX, INNER)]
     assert sip.did("relay") == [(2000,)]
     assert sip.did("watch") == [(True,)]
-    assert sip.did("media_offer") == [(media.offer(CALL, Side.OUTSIDE, Side.SERVICE, False), SDP)]
+    assert sip.did("media_offer") == [(media.offer(CALL, Side.OUTSIDE, Side.SERVICE, False, begins=True), SDP)]
     [value] = sip.record_routes()
     assert value == f"<sip:10.5.4.1:5060;sw={DIALOG.seal(SEALER, '1@h')};lr>"
     assert sip.new_uri is None
@@ -197,7 +197,7 @@ def test_a_call_to_a_phone_goes_to_its_flow_with_its_own_contact() -> None:
     assert sip.did("relay") == [(0,)]
     assert sip.new_uri == "sip:7@192.168.1.20:5062"
     assert sip.routes() == []
-    assert sip.did("media_offer") == [(media.offer(call("9@pbx"), Side.SERVICE, Side.OUTSIDE, False), SDP)]
+    assert sip.did("media_offer") == [(media.offer(call("9@pbx"), Side.SERVICE, Side.OUTSIDE, False, begins=True), SDP)]
     assert not sip.did("only_over_open_connection")
 
 
@@ -205,7 +205,9 @@ def test_a_call_to_a_phone_shows_nothing_of_the_inside() -> None:
     sip = calling(call_id="9@10.5.4.11")
     assert "10.5.4." not in sip.buffer().partition("\r\n")[2]
     assert sip.call_id().startswith("sw-")
-    assert sip.did("media_offer")[0][0] == media.offer(call("9@10.5.4.11"), Side.SERVICE, Side.OUTSIDE, False)
+    assert sip.did("media_offer")[0][0] == media.offer(
+        call("9@10.5.4.11"), Side.SERVICE, Side.OUTSIDE, False, begins=True
+    )
 
 
 def test_a_phone_on_tcp_is_reached_over_its_own_connection_only() -> None:

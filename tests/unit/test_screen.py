@@ -15,7 +15,8 @@ CANDIDATE = "a=candidate:1 1 UDP 2130706431 198.51.100.7 4000 typ host\r\n"
 
 
 def refused(description: str, side: Side = Side.OUTSIDE) -> Answer | None:
-    return screen.refusal(description, edge(sockets=SOCKETS).may_have_media[side])
+    found = screen.look(description, edge(sockets=SOCKETS).may_have_media[side])
+    return found if isinstance(found, Answer) else None
 
 
 TAKEN = {
@@ -103,9 +104,17 @@ SITE = "203.0.113.1"
 def test_our_own_addresses_are_for_instances_alone(host: str, refusing: set[Side]) -> None:
     node = edge(sockets=(PUBLIC._replace(public=SITE), INNER))
     description = HEAD + f"c=IN IP4 {host}\r\n" + AUDIO
-    assert {side for side in Side if screen.refusal(description, node.may_have_media[side])} == refusing
+    assert {
+        side for side in Side if isinstance(screen.look(description, node.may_have_media[side]), Answer)
+    } == refusing
 
 
 def test_instances_on_loopback_are_heard_there() -> None:
     node = edge(sockets=SOCKETS, service_networks=["127.0.0.0/8"])
     assert [node.may_have_media[side]("127.0.0.1") for side in Side] == [False, False, True]
+
+
+def test_what_a_description_asks_for() -> None:
+    description = PLAIN + "m=video 5000 RTP/AVP 96\r\nc=IN IP4 198.51.100.8/127\r\na=rtcp:5001 IN IP4 198.51.100.9\r\n"
+    asked = screen.look(description, edge().may_have_media[Side.OUTSIDE])
+    assert asked == screen.Asked(2, {"198.51.100.7", "198.51.100.8"})

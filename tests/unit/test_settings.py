@@ -49,7 +49,7 @@ def test_a_minimal_file_gets_the_documented_defaults(tmp_path: Path) -> None:
     assert found.rtp.ports == PortRange(20000, 29999)
     assert found.rtp.control == Control(ip_address("127.0.0.1"), 2223)
     assert found.redis_url == "unix:///var/lib/sipward/node/redis/redis.sock"
-    assert (found.rtp.tenant_share, found.rtp.source_share) == (50, 10)
+    assert (found.rtp.learning, found.rtp.tenant_share, found.rtp.source_share) == ("behind-nat", 50, 10)
     assert (found.sip.workers, found.sip.instance_timeout, found.sip.ring_timeout) == (4, 2.0, 85.0)
     assert (found.numbers.plan, found.dns.servers) == (Plan("", "00", ""), ())
     assert (found.health.interval, found.health.timeout, found.health.threshold) == (30.0, 2.0, 2)
@@ -213,6 +213,7 @@ OTHERS = [
     ("", "[sip]\ninstance_timeout = nan", "must be 0.2 to 30.0"),
     ("", "[sip]\ninstance_timeout = true", "must be a number"),
     ("", "[sip]\nring_timeout = 0.9", "sip.ring_timeout = 0.9: must be 1.0 to 600.0"),
+    ("", '[rtp]\nlearning = "never"', 'rtp.learning = "never"'),
     ("", "[rtp]\ntenant_share = 0", "rtp.tenant_share = 0: must be 1 to 100"),
     ("", "[rtp]\nsource_share = 101", "rtp.source_share = 101: must be 1 to 100"),
     ("", "[health]\ninterval = 0.5", "health.interval = 0.5: must be 0 (none) or 1.0 to 3600.0"),
@@ -310,6 +311,7 @@ ENVIRONMENT = [
     ("SIPWARD_SIP__WORKERS", "7", lambda s: s.sip.workers, 7),
     ("SIPWARD_SIP__INSTANCE_TIMEOUT", "0.5", lambda s: s.sip.instance_timeout, 0.5),
     ("SIPWARD_SIP__RING_TIMEOUT", "60", lambda s: s.sip.ring_timeout, 60.0),
+    ("SIPWARD_RTP__LEARNING", "always", lambda s: s.rtp.learning, "always"),
     ("SIPWARD_RTP__TENANT_SHARE", "25", lambda s: s.rtp.tenant_share, 25),
     ("SIPWARD_RTP__SOURCE_SHARE", "100", lambda s: s.rtp.source_share, 100),
     ("SIPWARD_NUMBERS__COUNTRY_CODE", "49", lambda s: s.numbers.plan, Plan("49", "00", "")),
