@@ -17,7 +17,7 @@ from sipward import live, reload, render, rpc
 from sipward.addresses import Addresses, resolve
 from sipward.hosts import Address, hostport, parse_address
 from sipward.records import Kind, Record
-from sipward.settings import Settings, SettingsError
+from sipward.settings import Control, Settings, SettingsError
 from sipward.store import key, taken_by
 from sipward.supervisor import Component, StartError, Supervisor
 
@@ -196,6 +196,8 @@ def _ports(settings: Settings, addresses: Addresses) -> _Ports:
         found |= {(address, port, SOCK_DGRAM): name, (address, port, SOCK_STREAM): name}
     for own in settings.trunks.own_ports:
         found |= {(address, own, SOCK_DGRAM): "trunks.own_ports" for address in addresses.outside}
+    if store := settings.rtp.store:
+        found[store.address, store.port, SOCK_STREAM] = "rtp.store"
     return found | {(control.address, control.port, SOCK_DGRAM): "rtp.control"}
 
 
@@ -235,6 +237,7 @@ def _try_to_bind(address: Address, port: int, kind: SocketKind, name: str) -> No
 
 _READS = {
     "redis": ("run/redis.conf",),
+    "rtp-store": ("run/rtp-store.conf",),
     "rtpengine": ("run/rtpengine.conf",),
     "kamailio": ("run/kamailio.cfg", "run/edge.json", "run/settings.json", "run/addresses.json", "keys"),
 }
@@ -271,6 +274,8 @@ def _components(settings: Settings) -> list[Component]:
             lambda: bool(_routes(settings).get("loading")),
         ),
     ]
+    if settings.rtp.store:
+        components.insert(0, _rtp_store(settings, settings.rtp.store))
     if not settings.redis.url:
         components.insert(0, _redis(settings))
     for component in components:
@@ -284,6 +289,20 @@ def _redis(settings: Settings) -> Component:
         [_program("redis-server"), str(render.run_dir(settings) / "redis.conf")],
         settings.state_dir / "log" / "redis.log",
         settings.redis_socket.exists,
+    )
+
+
+def _rtp_store(settings: Settings, place: Control) -> Component:
+    run_dir = render.run_dir(settings)
+    # A name of its own among the processes: who looks for Redis there means the other one.
+    program = run_dir / "rtp-store"
+    program.unlink(missing_ok=True)
+    program.symlink_to(_program("redis-server"))
+    return Component(
+        "rtp-store",
+        [str(program), str(run_dir / "rtp-store.conf")],
+        settings.state_dir / "log" / "rtp-store.log",
+        lambda: rpc.listens(place),
     )
 
 
@@ -337,10 +356,14 @@ def _counters(settings: Settings) -> dict[str, int]:
 
 
 def _rtpengine_state(settings: Settings) -> dict[str, str]:
+    known = _ask(lambda: rpc.kamailio(render.run_dir(settings), "rtpengine.show", "all")) or []
+    unused = [str(entry["url"]).partition(":")[2] for entry in known if not entry["active"]]
+    if len(known) > 1 and len(unused) < len(known):
+        # New calls use the others.
+        return {"state": "ok", "detail": f"of {len(known)} not used: {', '.join(unused)}" if unused else ""}
     if not rpc.rtpengine_is_alive(settings.rtp.control):
         return {"state": "down", "detail": f"does not answer at {settings.rtp.control}"}
-    known = _ask(lambda: rpc.kamailio(render.run_dir(settings), "rtpengine.show", "all")) or []
-    if not all(entry["active"] for entry in known):
+    if unused:
         return {"state": "down", "detail": "answers, but Kamailio has not asked it again yet"}
     return {"state": "ok", "detail": ""}
 

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from sipward.addresses import Addresses, local_networks
 from sipward.edge import Edge
 from sipward.model import Endpoint, Shares, Side, Socket
-from sipward.settings import Settings, restore
+from sipward.settings import Engine, Settings, restore
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 """Where the project's files are: the configurations are templates there."""
@@ -88,8 +88,11 @@ def write(settings: Settings, addresses: Addresses) -> None:
     _write(run / "settings.json", settings.model_dump_json())
     _write(run / "addresses.json", TypeAdapter(Addresses).dump_json(addresses).decode())
     _write(run / "kamailio.cfg", _kamailio(settings, node))
+    if not settings.store_password_file.exists():
+        _write(settings.store_password_file, secrets.token_hex(32) + "\n")
     _write(run / "rtpengine.conf", _rtpengine(settings, addresses))
     _write(run / "redis.conf", _redis(settings))
+    _write(run / "rtp-store.conf", _rtp_store(settings))
     keys = settings.state_dir / "keys"
     if not keys.exists():
         _write(keys, secrets.token_hex(32) + "\n")
@@ -127,7 +130,7 @@ def _kamailio(settings: Settings, node: Edge) -> str:
         debug=_KAMAILIO_LEVEL[settings.log_level],
         listeners="\n".join(dict.fromkeys([*listeners.values(), *names])),
         run=run_dir(settings),
-        rtpengine=settings.rtp.control,
+        rtpengines=_engines(settings),
         ring_timeout=round(settings.sip.ring_timeout * 1000),
         handler=CHECKOUT / "kemi" / "handler.py",
     )
@@ -147,11 +150,52 @@ def _rtpengine(settings: Settings, addresses: Addresses) -> str:
     return _fill(
         "rtpengine/rtpengine.conf",
         interfaces=";".join(interfaces),
+        store=_store_lines(settings),
         control=settings.rtp.control,
         offer_timeout=math.ceil(settings.sip.ring_timeout) + _LATER,
         port_min=settings.rtp.ports.low,
         port_max=settings.rtp.ports.high,
         log_level=_RTPENGINE_LEVEL[settings.log_level],
+    )
+
+
+def _engines(settings: Settings) -> str:
+    """All rtpengines with their weights, as Kamailio's module wants them. One of weight 0 gets no new calls."""
+    engines = (Engine(settings.rtp.control, settings.rtp.weight), *settings.rtp.others)
+    return " ".join(f"{'udp6' if engine.control.address.version == 6 else 'udp'}:{engine}" for engine in engines)
+
+
+def _store_lines(settings: Settings) -> str:
+    """What rtpengine is told of the Redis that keeps its calls."""
+    if settings.rtp.store is None:
+        return ""
+    password = settings.store_password_file.read_text().strip()
+    return (
+        f"redis = {password}@{settings.rtp.store}/0\n"
+        # It starts and works without, and one that hangs costs a command once in half a minute, and not each.
+        "no-redis-required = true\n"
+        "redis-cmd-timeout = 50\n"
+        "redis-connect-timeout = 50\n"
+        "redis-allowed-errors = 0\n"
+        "redis-disable-time = 30\n"
+        "redis-num-threads = 2\n"
+    )
+
+
+def _rtp_store(settings: Settings) -> str:
+    """For rtpengine, which speaks to a Redis over TCP only. It is on disk from its end to its next start."""
+    if settings.rtp.store is None:
+        return ""
+    return (
+        "# What rtpengine knows of running calls, for its next start.\n"
+        f"bind {settings.rtp.store.address}\n"
+        f"port {settings.rtp.store.port}\n"
+        f"requirepass {settings.store_password_file.read_text().strip()}\n"
+        f'dir "{settings.state_dir / "redis"}"\n'
+        "dbfilename rtp-store.rdb\n"
+        "save 86400 1\n"
+        "appendonly no\n"
+        "daemonize no\n"
     )
 
 

@@ -65,6 +65,15 @@ def rtpengine_is_alive(control: Control, timeout: float = 0.5) -> bool:
             return False
 
 
+def listens(place: Control, timeout: float = 0.5) -> bool:
+    """Whether somebody takes TCP connections there."""
+    try:
+        with socket.create_connection((str(place.address), place.port), timeout):
+            return True
+    except OSError:
+        return False
+
+
 @contextmanager
 def _own_address(run: Path) -> Iterator[str]:
     own = run / f"ask-{os.getpid()}-{os.urandom(4).hex()}"

@@ -38,6 +38,7 @@ _UNIX_PATH_MAX = 107
 _RTP_NARROWEST = 100
 _OWN_PORTS_MAX = 100
 _PREFIX_MAX = 8
+_WEIGHT_MAX = 100
 _LAUNCHERS = frozenset({"ROOT", "MIRROR", "RUN"})
 """What else is told by variables with our prefix: to the launcher, and to the components by the node."""
 
@@ -62,6 +63,17 @@ class Control(NamedTuple):
     def __str__(self) -> str:
         """`host:port`, as rtpengine and Kamailio write it."""
         return hostport(self.address, self.port)
+
+
+class Engine(NamedTuple):
+    """Where an rtpengine takes commands, and how many of the new calls it takes among others."""
+
+    control: Control
+    weight: int
+
+    def __str__(self) -> str:
+        """`host:port=weight`, as Kamailio writes it."""
+        return f"{self.control}={self.weight}"
 
 
 def _listed(value: Any) -> Any:
@@ -151,6 +163,25 @@ def _range(text: str) -> PortRange | None:
     return PortRange(int(low), int(high)) if dash and _is_decimal(low) and _is_decimal(high) else None
 
 
+def _control(text: str) -> Control | None:
+    host, _, port = text.rpartition(":")
+    try:
+        control = Control(parse_address(host), int(port) if _is_decimal(port) else 0)
+    except ValueError:
+        return None
+    return control if 1 <= control.port <= 65535 else None
+
+
+def _engine(value: Any) -> Engine:
+    if isinstance(value, Engine):
+        return value
+    where, _, weight = str(value).partition("=")
+    control = _control(where)
+    if control is None or not _is_decimal(weight or "1") or int(weight or "1") > _WEIGHT_MAX:
+        raise refuse(f"must be an address and port such as 192.0.2.2:2223, or 192.0.2.2:2223=2: up to {_WEIGHT_MAX}")
+    return Engine(control, int(weight or "1"))
+
+
 def _digits(value: str) -> str:
     if value and not (value.isascii() and value.isdigit() and len(value) <= _PREFIX_MAX):
         raise refuse(f"must be at most {_PREFIX_MAX} digits, or empty")
@@ -163,6 +194,8 @@ OneNetwork = Annotated[Network, BeforeValidator(_network)]
 Networks = Annotated[tuple[OneNetwork, ...], BeforeValidator(_listed)]
 Port = Annotated[int, BeforeValidator(_no_bool), AfterValidator(within(1, 65535))]
 
+Weight = Annotated[int, BeforeValidator(_no_bool), AfterValidator(within(0, _WEIGHT_MAX))]
+OneEngine = Annotated[Engine, BeforeValidator(_engine)]
 Percent = Annotated[int, BeforeValidator(_no_bool), AfterValidator(within(1, 100))]
 
 
@@ -229,6 +262,12 @@ class RtpSettings(Section):
     """Where media is received, on every address of the node."""
     control: Control = Control(parse_address("127.0.0.1"), 2223)
     """Where rtpengine takes commands: on loopback, for it asks no password."""
+    store: Control | None = Control(parse_address("127.0.0.1"), 2224)
+    """Where the Redis listens that keeps running calls for rtpengine's next start: TCP on loopback; empty: none."""
+    weight: Weight = 1
+    """How many of the new calls the node's own rtpengine takes, among `others`; 0: none."""
+    others: Annotated[tuple[OneEngine, ...], BeforeValidator(_listed)] = ()
+    """Further rtpengines, somebody else's to run: `192.0.2.2:2223`, or with a weight `192.0.2.2:2223=2`."""
     learning: Literal["behind-nat", "always"] = "behind-nat"
     """Whose RTP may come from elsewhere than they say: that of clients behind a NAT, or of all clients."""
     tenant_share: Percent = 50
@@ -240,9 +279,13 @@ class RtpSettings(Section):
     def _ports_text(self, value: PortRange) -> str:
         return f"{value.low}-{value.high}"
 
-    @field_serializer("control")
-    def _control_text(self, value: Control) -> str:
-        return str(value)
+    @field_serializer("control", "store")
+    def _control_text(self, value: Control | None) -> str:
+        return str(value) if value else ""
+
+    @field_serializer("others")
+    def _others_text(self, value: tuple[Engine, ...]) -> list[str]:
+        return list(map(str, value))
 
     @field_validator("ports", mode="before")
     @classmethod
@@ -257,19 +300,21 @@ class RtpSettings(Section):
             raise refuse(allowed)
         return ports
 
-    @field_validator("control", mode="before")
+    @field_validator("control", "store", mode="before")
     @classmethod
-    def _loopback(cls, value: Any) -> Control:
-        if isinstance(value, Control):
-            return value
-        host, _, port = str(value).rpartition(":")
-        try:
-            control = Control(parse_address(host), int(port) if _is_decimal(port) else 0)
-        except ValueError:
-            raise refuse("must be a loopback address and port such as 127.0.0.1:2223") from None
-        if not control.address.is_loopback or not 1 <= control.port <= 65535:
+    def _loopback(cls, value: Any, info: ValidationInfo) -> Control | None:
+        if info.field_name == "store" and value in ("", None):
+            return None
+        control = value if isinstance(value, Control) else _control(str(value))
+        if control is None or not control.address.is_loopback:
             raise refuse("must be a loopback address and port such as 127.0.0.1:2223")
         return control
+
+    @model_validator(mode="after")
+    def _somebody_takes_calls(self) -> Self:
+        if not self.weight and not any(engine.weight for engine in self.others):
+            raise refuse("may be 0 only beside others that take calls", key="weight")
+        return self
 
 
 class RedisSettings(Section):
@@ -376,6 +421,11 @@ class Settings(BaseSettings):
     def redis_url(self) -> str:
         """The URL to connect to, with the embedded default filled in."""
         return self.redis.url or f"unix://{quote(str(self.redis_socket))}"
+
+    @property
+    def store_password_file(self) -> Path:
+        """What rtpengine says to the Redis that keeps its calls."""
+        return self.state_dir / "rtp-store.key"
 
     @property
     def redis_socket(self) -> Path:

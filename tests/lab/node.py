@@ -20,7 +20,7 @@ from lab.processes import Process
 from sipward import live, numbers, rpc
 from sipward import node as product
 from sipward.live import RESTING, decode_trunk, trunk_key
-from sipward.settings import Settings, load
+from sipward.settings import Control, Settings, load
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FQDN = "edge.example.net"
@@ -131,9 +131,9 @@ class Node:
         """Whether it has a TCP connection from there."""
         return any((one["src_ip"], int(one["src_port"])) == place for one in self.rpc("core.tcp_list"))
 
-    def media_calls(self) -> list[str]:
-        """The calls rtpengine has right now, by `tenant/Call-ID`."""
-        control = self.settings.rtp.control
+    def media_calls(self, control: Control | None = None) -> list[str]:
+        """The calls that rtpengine, or the one at another place, has right now, by `tenant/Call-ID`."""
+        control = control or self.settings.rtp.control
 
         def ask() -> bytes:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:

@@ -81,3 +81,44 @@ def test_an_offer_outlives_its_call_but_not_for_long(tmp_path: Path) -> None:
     render.write(node, addresses.resolve(node))
     assert _number("offer-timeout = ", render.run_dir(node) / "rtpengine.conf") == 90
     assert 'max_inv_lifetime", 85000' in (render.run_dir(node) / "kamailio.cfg").read_text()
+
+
+def test_kamailio_knows_all_rtpengines_with_their_weights(tmp_path: Path) -> None:
+    config = tmp_path / "sipward.toml"
+    config.write_text(
+        f'fqdn = "sip.example.org"\nstate_dir = "{tmp_path}"\n'
+        '[network]\naddress = "127.0.0.1"\nservice_networks = "10.5.4.0/24"\n'
+        '[rtp]\nweight = 0\nothers = ["192.0.2.2:2223=2", "[2001:db8::2]:2223"]\n'
+    )
+    node = settings.load(config)
+    render.write(node, addresses.resolve(node))
+    text = (render.run_dir(node) / "kamailio.cfg").read_text()
+    assert '"udp:127.0.0.1:2223=0 udp:192.0.2.2:2223=2 udp6:[2001:db8::2]:2223=1"' in text
+
+
+def test_the_password_of_the_kept_calls_is_made_once_and_for_the_owner_alone(tmp_path: Path) -> None:
+    config = tmp_path / "sipward.toml"
+    head = f'fqdn = "sip.example.org"\nstate_dir = "{tmp_path}"\n[network]\naddress = "127.0.0.1"\n'
+    config.write_text(head + 'service_networks = "10.5.4.0/24"\n')
+    node = settings.load(config)
+    run = render.run_dir(node)
+    said = []
+    for _ in range(2):
+        render.write(node, addresses.resolve(node))
+        said.append(((run / "rtpengine.conf").read_text(), (run / "rtp-store.conf").read_text()))
+    password = node.store_password_file.read_text().strip()
+    assert said[0] == said[1]
+    assert f"redis = {password}@127.0.0.1:2224/0\n" in said[0][0]
+    assert f"requirepass {password}\n" in said[0][1]
+    for path in (node.store_password_file, run / "rtpengine.conf", run / "rtp-store.conf"):
+        assert path.stat().st_mode & 0o077 == 0
+
+
+def test_without_a_store_rtpengine_is_told_of_none(tmp_path: Path) -> None:
+    config = tmp_path / "sipward.toml"
+    head = f'fqdn = "sip.example.org"\nstate_dir = "{tmp_path}"\n[network]\naddress = "127.0.0.1"\n'
+    config.write_text(head + 'service_networks = "10.5.4.0/24"\n[rtp]\nstore = ""\n')
+    node = settings.load(config)
+    render.write(node, addresses.resolve(node))
+    assert "redis" not in (render.run_dir(node) / "rtpengine.conf").read_text()
+    assert settings.restore(render.run_dir(node) / "settings.json") == node
