@@ -40,6 +40,7 @@ On the command line: `cli`, and `commands` with a file each group (`number_check
 `drain` are what they do, pure); `node` (starts and watches), `supervisor`, `render`, `rpc`, `settings`, `addresses`,
 `interfaces`, `store` and what a value may be, with `hosts` and `problems` below them. `reload` asks a running node to
 take its configuration again, `configuration` writes it; `backup` and `restore` carry a node to another machine.
+`running` and `call_facts` (pure) say what calls run, asking rtpengine by `ng`.
 `explain` says what the running node would do with a request, by its own routing.
 `actions` is NethVoice's API: `action_inputs` what it takes, `action_routes` and `action_node` what it does.
 """

@@ -60,7 +60,9 @@ class Anchor:
         call, fixed = name(request, relay), self._is_fixed(relay.dialog.fixed, request.side, body)
         if answers:
             return self._take(self._sip.media_answer, media.answer(call, request.side, fixed), body, relay.to)
-        flags = media.offer(call, request.side, relay.to, socket.is_ipv6, fixed, begins=not request.in_dialog)
+        begins = not request.in_dialog
+        who = parties(request, relay) if begins else ""
+        flags = media.offer(call, request.side, relay.to, socket.is_ipv6, fixed, begins, who)
         return self._offer(call, flags, body, relay.to)
 
     def reply(self, method: str, status: int, passage: Passage, back: Socket) -> None:
@@ -90,9 +92,9 @@ class Anchor:
             return body
         fixed = self._is_fixed(passage.fixed, passage.to, body)
         if passage.has_offer:
-            flags = media.answer(passage.media, passage.to, fixed)
+            flags = media.answer(passage.media, passage.to, fixed, passage.begins)
             return self._take(self._sip.media_answer, flags, body, passage.origin)
-        flags = media.offer(passage.media, passage.to, passage.origin, back.is_ipv6, fixed)
+        flags = media.offer(passage.media, passage.to, passage.origin, back.is_ipv6, fixed, passage.begins)
         return self._offer(passage.media, flags, body, passage.origin)
 
     def _is_of_target(self, passage: Passage) -> bool:
@@ -158,6 +160,12 @@ class Anchor:
         self._sip.count(why)
         self._log("failed", why, tenant)
         self._sip.set_body(media.REJECTED, "application/sdp")
+
+
+def parties(request: Request, relay: Relay) -> str:
+    """Who calls whom, by the user parts of From and To."""
+    caller, callee = (uri.user if uri else "" for uri in (request.caller, request.callee))
+    return media.parties(caller, callee, relay.dialog.trunk)
 
 
 def name(request: Request, relay: Relay) -> str:

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from sipward import settings
 from sipward.backup import BackupError
-from sipward.commands import instance, number, route, trunk
+from sipward.commands import calls, instance, number, route, trunk
 from sipward.commands.options import DEFAULT, AsJson, Config
 from sipward.commands.terminal import fail
 from sipward.commands.values import opened
@@ -54,6 +54,8 @@ app = typer.Typer(
 )
 for group in (route, number, trunk, instance):
     app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
+app.command()(calls.calls)
+app.command()(calls.call)
 
 
 @app.command()

@@ -279,6 +279,7 @@ class Flow:
             holds=bool(relay.holder),
             leaves=bool(relay.holder) and is_removal(self._sip.contacts(), self._sip.header("Expires")),
             target=relay.targets[0].host,
+            begins=not request.in_dialog,
         ).remember(self._sip)
 
     def _cancel(self) -> None:

@@ -22,7 +22,13 @@ _SENDER = {
 
 
 def offer(
-    call: str, sender: Side, receiver: Side, receiver_ipv6: bool, fixed: bool = False, begins: bool = False
+    call: str,
+    sender: Side,
+    receiver: Side,
+    receiver_ipv6: bool,
+    fixed: bool = False,
+    begins: bool = False,
+    parties: str = "",
 ) -> str:
     """Flags of an offer that `sender` made and `receiver` will get (RFC 3264). `fixed`: as in `answer`.
 
@@ -30,12 +36,26 @@ def offer(
     """
     family = "IP6" if receiver_ipv6 else "IP4"
     flags = f"direction={sender} direction={receiver} address-family={family} {_sender(sender, fixed)}"
-    return f"call-id={call} {flags} {_COMMON}{' drop-traffic=start' if begins else ''}"
+    first = f" drop-traffic=start{_label(sender, fixed, parties)}" if begins else ""
+    return f"call-id={call} {flags} {_COMMON}{first}"
 
 
-def answer(call: str, sender: Side, fixed: bool = False) -> str:
+def answer(call: str, sender: Side, fixed: bool = False, begins: bool = False) -> str:
     """Flags of an answer that `sender` made. `fixed`: RTP of the outer end comes from where its description says."""
-    return f"call-id={call} {_sender(sender, fixed)} {_COMMON} drop-traffic=stop"
+    first = _label(sender, fixed) if begins else ""
+    return f"call-id={call} {_sender(sender, fixed)} {_COMMON} drop-traffic=stop{first}"
+
+
+def parties(caller: str, callee: str, trunk: str) -> str:
+    """Who calls whom, by which trunk, for people who look at running calls (`call_facts`)."""
+    names = [_ODD.sub(_percent, name) for name in (caller, callee, trunk)]
+    return f"{names[0]}>{names[1]}" + (f"@{names[2]}" if trunk else "")
+
+
+def _label(side: Side, fixed: bool, parties: str = "") -> str:
+    """What rtpengine remembers for us of the sender."""
+    text = f"{'' if fixed or side is Side.SERVICE else BEHIND_NAT}{parties}"
+    return f" label={text}" if text else ""
 
 
 def _sender(side: Side, fixed: bool) -> str:
@@ -62,6 +82,9 @@ def _percent(match: re.Match[str]) -> str:
     return "".join(f"%{byte:02x}" for byte in match[0].encode())
 
 
+BEHIND_NAT = "~"
+"""Begins the label of a party whose RTP comes from where it has to be learned."""
+_ODD = re.compile(r"[^A-Za-z0-9+._-]")
 _UNSAFE = re.compile(r"[^!-~]|%")
 """All but visible ASCII, and the percent sign itself, so that no two Call-IDs become one."""
 

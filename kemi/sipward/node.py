@@ -185,6 +185,7 @@ def check_addresses(settings: Settings, addresses: Addresses) -> None:
         _try_to_bind(address, 0, SOCK_DGRAM, name)
 
 
+_KINDS = (SOCK_DGRAM, SOCK_STREAM)
 type _Ports = dict[tuple[Address, int, SocketKind], str]
 
 
@@ -198,7 +199,7 @@ def _ports(settings: Settings, addresses: Addresses) -> _Ports:
         found |= {(address, own, SOCK_DGRAM): "trunks.own_ports" for address in addresses.outside}
     if store := settings.rtp.store:
         found[store.address, store.port, SOCK_STREAM] = "rtp.store"
-    return found | {(control.address, control.port, SOCK_DGRAM): "rtp.control"}
+    return found | dict.fromkeys([(control.address, control.port, kind) for kind in _KINDS], "rtp.control")
 
 
 def _check_ports(ports: _Ports, held: Collection[tuple[Address, int, SocketKind]] = ()) -> None:

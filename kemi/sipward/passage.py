@@ -16,7 +16,7 @@ class Passage(NamedTuple):
     one the outer end knows if that is another; `media` what rtpengine knows the call as; `trunk`, `fixed` and
     `unhidden` are the dialog's (`tokens.Dialog`); `next` the targets to try after this one; `holds`: it is a
     REGISTER of who has a port of ours to itself; `leaves`: one that removes what it registers; `target`: the host it
-    was sent to.
+    was sent to; `begins`: it is outside a dialog.
     """
 
     origin: Side
@@ -37,11 +37,13 @@ class Passage(NamedTuple):
     holds: bool = False
     leaves: bool = False
     target: str = ""
+    begins: bool = False
 
     def remember(self, sip: ModuleType) -> None:
         """Keep it with the running request's transaction."""
         targets = ",".join(map(str, self.next))
         flags = self.has_offer | self.fixed << 1 | self.unhidden << 2 | self.holds << 3 | self.leaves << 4
+        flags |= self.begins << 5
         first = f"{self.origin} {self.to} {self.back} {flags} {self.redirect} {self.tenant} {self.trunk} {self.target}"
         sip.remember(_NAME, f"{first} {self.dialog} {self.shown} {targets} {self.call_id} {self.renamed} {self.media}")
 
@@ -74,6 +76,7 @@ class Passage(NamedTuple):
             bool(flags & 8),
             bool(flags & 16),
             target,
+            bool(flags & 32),
         )
 
     def moved(self, shown: str) -> Self:

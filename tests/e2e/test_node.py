@@ -418,6 +418,8 @@ def test_everything_lies_under_the_state_directory_for_its_owner_alone(node: Nod
     modes = {}
     for path in found:
         with suppress(FileNotFoundError):  # a question's socket, a file that has got its own name by now
+            if path.is_symlink():  # to a program; it has no mode of its own
+                continue
             modes[path] = stat.S_IMODE(path.lstat().st_mode)
     assert len(modes) > 15
     assert {path: oct(mode) for path, mode in modes.items() if mode != (0o700 if path.is_dir() else 0o600)} == {}

@@ -156,7 +156,9 @@ def test_what_rtpengine_made_of_a_description_takes_its_place() -> None:
 
 def test_a_description_among_other_parts_is_taken_and_put_back() -> None:
     sip = routed(multipart(request("INVITE", "sip:100@acme.example", sdp=True)))
-    assert sip.did("media_offer") == [(media.offer(CALL, Side.OUTSIDE, Side.SERVICE, False, begins=True), SDP)]
+    assert sip.did("media_offer") == [
+        (media.offer(CALL, Side.OUTSIDE, Side.SERVICE, False, begins=True, parties="7>100"), SDP)
+    ]
     assert sip.body() == in_parts(ANCHORED)
     answered(sip, multipart(reply(200, "INVITE", sdp=True)))
     assert sip.did("media_answer") == [(media.answer(CALL, Side.SERVICE), SDP)]
@@ -251,7 +253,7 @@ def test_early_media_that_rtpengine_does_not_take_is_no_sdp() -> None:
 def test_the_offer_of_a_late_offer_is_in_the_200() -> None:
     sip = routed(request("INVITE", "sip:100@acme.example"))
     answered(sip, reply(200, "INVITE", sdp=True))
-    assert sip.did("media_offer") == [(media.offer(CALL, Side.SERVICE, Side.OUTSIDE, False), SDP)]
+    assert sip.did("media_offer") == [(media.offer(CALL, Side.SERVICE, Side.OUTSIDE, False, begins=True), SDP)]
 
 
 def test_an_answer_in_a_phones_ack_or_prack_is_the_outsides_and_an_instances_is_the_services() -> None:

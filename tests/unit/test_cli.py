@@ -391,7 +391,7 @@ def test_help_is_there_without_a_configuration(words: tuple[str, ...]) -> None:
 def test_the_help_names_every_command() -> None:
     groups = ("route", "number", "trunk", "instance")
     commands = {
-        "": ["up", "status", "demo", "test", "redis", *groups],
+        "": ["up", "status", "calls", "call", "demo", "test", "redis", *groups],
         "route": ["add", "show", "list", "rm", "accept", "restore"],
         "number": ["add", "show", "list", "rm", "check", "import", "export"],
         "trunk": ["add", "show", "list", "rm"],

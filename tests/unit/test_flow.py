@@ -171,7 +171,9 @@ def test_an_invite_from_outside_reaches_the_instance_with_audio_and_our_record_r
     assert sip.did("aim") == [(PBX, INNER)]
     assert sip.did("relay") == [(2000,)]
     assert sip.did("watch") == [(True,)]
-    assert sip.did("media_offer") == [(media.offer(CALL, Side.OUTSIDE, Side.SERVICE, False, begins=True), SDP)]
+    assert sip.did("media_offer") == [
+        (media.offer(CALL, Side.OUTSIDE, Side.SERVICE, False, begins=True, parties="7>100"), SDP)
+    ]
     [value] = sip.record_routes()
     assert value == f"<sip:10.5.4.1:5060;sw={DIALOG.seal(SEALER, '1@h')};lr>"
     assert sip.new_uri is None
@@ -197,7 +199,9 @@ def test_a_call_to_a_phone_goes_to_its_flow_with_its_own_contact() -> None:
     assert sip.did("relay") == [(0,)]
     assert sip.new_uri == "sip:7@192.168.1.20:5062"
     assert sip.routes() == []
-    assert sip.did("media_offer") == [(media.offer(call("9@pbx"), Side.SERVICE, Side.OUTSIDE, False, begins=True), SDP)]
+    assert sip.did("media_offer") == [
+        (media.offer(call("9@pbx"), Side.SERVICE, Side.OUTSIDE, False, begins=True, parties="7>100"), SDP)
+    ]
     assert not sip.did("only_over_open_connection")
 
 
@@ -404,7 +408,7 @@ def test_a_phones_answer_reaches_the_instance_under_its_own_vias_and_call_id() -
     assert sip.headers("Via")[1:] == ["SIP/2.0/UDP 192.168.1.20;branch=z9hG4bK-1"]
     assert sip.contacts() == ["<sip:7@192.168.1.20>"]
     assert sip.record_routes()[0].startswith("<sip:10.5.4.1:5060;sw=")
-    assert sip.did("media_answer") == [(media.answer(call("9@10.5.4.11"), Side.OUTSIDE), SDP)]
+    assert sip.did("media_answer") == [(media.answer(call("9@10.5.4.11"), Side.OUTSIDE, begins=True), SDP)]
 
 
 def test_a_reply_goes_back_through_the_socket_that_the_request_came_on() -> None:

@@ -78,3 +78,27 @@ def test_the_stand_in_for_a_lost_answer_has_no_media_and_no_address() -> None:
     assert "m=audio 0 " in media.REJECTED
     assert "IN IP4 0.0.0.0" in media.REJECTED
     assert media.REJECTED.endswith("\r\n")
+
+
+def test_until_the_answer_nobodys_rtp_passes() -> None:
+    first = media.offer(CALL, Side.OUTSIDE, Side.SERVICE, False, begins=True)
+    again = media.offer(CALL, Side.OUTSIDE, Side.SERVICE, False)
+    assert "drop-traffic=start" in first.split()
+    assert "drop-traffic" not in again
+    assert "drop-traffic=stop" in media.answer(CALL, Side.SERVICE).split()
+
+
+def test_a_party_is_remembered_by_name_and_by_whether_its_rtp_is_learned() -> None:
+    who = media.parties("al ice", "+39>@06", "te lco")
+    assert who == "al%20ice>+39%3e%4006@te%20lco"
+
+    def label(flags: str) -> list[str]:
+        return [word for word in flags.split() if word.startswith("label=")]
+
+    for side, fixed, mark in (
+        (Side.OUTSIDE, False, "~"), (Side.LOCAL, False, "~"), (Side.OUTSIDE, True, ""), (Side.SERVICE, False, ""),
+    ):  # fmt: skip
+        offer = media.offer(CALL, side, Side.SERVICE, False, fixed, begins=True, parties=who)
+        assert label(offer) == [f"label={mark}{who}"]
+        assert label(media.answer(CALL, side, fixed, begins=True)) == ([f"label={mark}"] if mark else [])
+        assert label(media.answer(CALL, side, fixed)) == label(media.offer(CALL, side, Side.SERVICE, False)) == []
