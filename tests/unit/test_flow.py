@@ -210,7 +210,7 @@ def test_a_call_to_a_phone_shows_nothing_of_the_inside() -> None:
     assert "10.5.4." not in sip.buffer().partition("\r\n")[2]
     assert sip.call_id().startswith("sw-")
     assert sip.did("media_offer")[0][0] == media.offer(
-        call("9@10.5.4.11"), Side.SERVICE, Side.OUTSIDE, False, begins=True
+        call("9@10.5.4.11"), Side.SERVICE, Side.OUTSIDE, False, begins=True, parties="7>100"
     )
 
 
