@@ -10,7 +10,7 @@ from sipward.edge import Edge
 from sipward.limits import Limiter
 from sipward.live import Live
 from sipward.media import OFFERING
-from sipward.model import Side, Socket
+from sipward.model import Endpoint, Side, Socket
 from sipward.passage import Passage
 from sipward.uri import parse
 
@@ -57,7 +57,7 @@ class Anchor:
         body = self._body(request.side)
         if isinstance(body, Answer):
             return body
-        call, fixed = name(request, relay), self._is_fixed(relay.dialog.fixed, request.side, body)
+        call, fixed = name(request, relay), self._is_fixed(relay.dialog.fixed, request.side, body, request.source)
         if answers:
             return self._take(self._sip.media_answer, media.answer(call, request.side, fixed), body, relay.to)
         begins = not request.in_dialog
@@ -99,7 +99,7 @@ class Anchor:
 
     def _is_of_target(self, passage: Passage) -> bool:
         """Whether a reply comes from where its request went: who has seen that could send one as well."""
-        host = self._sip.source().host
+        host = self._sip.source_host()
         if host == passage.target:
             return True
         trunk = self._live.trunk(passage.trunk) if passage.trunk else None
@@ -126,7 +126,7 @@ class Anchor:
         asked = screen.look(description, self._edge.may_have_media[sender])
         return asked if isinstance(asked, Answer) else Body(kind, text, description, asked)
 
-    def _is_fixed(self, fixed: bool, side: Side, body: Body) -> bool:
+    def _is_fixed(self, fixed: bool, side: Side, body: Body, source: Endpoint | None = None) -> bool:
         """Whether RTP comes from where the description says: `fixed` is a carrier, and else no NAT must be in between.
 
         That shows over UDP only: the port of a connection tells nothing about what is in between. A client that has
@@ -134,7 +134,7 @@ class Anchor:
         """
         if fixed or side is Side.SERVICE or self._edge.learns_always:
             return fixed
-        source = self._sip.source()
+        source = source or self._sip.source()
         if source.transport != "udp" or body.asked.addresses != {source.host}:
             return False
         contact = parse(self._sip.contact())

@@ -37,6 +37,11 @@ def source() -> Endpoint:
     return Endpoint(KSR.kx.get_proto().lower(), _bare(KSR.kx.get_srcip()), int(KSR.kx.get_srcport()))
 
 
+def source_host() -> str:
+    """The address that the message came from, without the rest of `source`."""
+    return _bare(KSR.kx.get_srcip())
+
+
 def received_on() -> int:
     """The index of our socket that received the message, which is its name in the configuration."""
     return int(KSR.kx.get_rcv_sock_name())

@@ -20,7 +20,7 @@ _KAMAILIO_LEVEL = {"error": 1, "warning": 1, "info": 1, "debug": 3}
 """Never below notice (1): refusals are said at that level, and an operator needs them whatever else is said."""
 _RTPENGINE_LEVEL = {"error": 3, "warning": 4, "info": 5, "debug": 7}
 
-_LATER = 5
+_LATER = 3
 """Seconds that rtpengine keeps an unanswered offer longer than Kamailio its call: only one that is lost gets so old."""
 
 

@@ -158,6 +158,9 @@ class Recorder:
     def contacts(self) -> list[str]:
         return self.headers("Contact")
 
+    def source_host(self) -> str:
+        return self.from_.host
+
     def contact(self) -> str:
         return self.contacts()[0].strip("<>") if self.contacts() else ""
 

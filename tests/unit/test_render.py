@@ -79,7 +79,7 @@ def test_an_offer_outlives_its_call_but_not_for_long(tmp_path: Path) -> None:
     )
     node = settings.load(config)
     render.write(node, addresses.resolve(node))
-    assert _number("offer-timeout = ", render.run_dir(node) / "rtpengine.conf") == 90
+    assert _number("offer-timeout = ", render.run_dir(node) / "rtpengine.conf") == 88
     assert 'max_inv_lifetime", 85000' in (render.run_dir(node) / "kamailio.cfg").read_text()
 
 
