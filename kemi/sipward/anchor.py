@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from sipward import media, screen, sdp
 from sipward.decision import Answer, Relay, Request
-from sipward.edge import Edge
+from sipward.edge import CARRIER, Edge
 from sipward.limits import Limiter
 from sipward.live import Live
 from sipward.media import OFFERING
@@ -54,7 +54,7 @@ class Anchor:
         return refused
 
     def _take_request(self, request: Request, relay: Relay, socket: Socket, answers: bool) -> Answer | None:
-        body = self._body(request.side)
+        body = self._body(request.side, relay.dialog.trunk)
         if isinstance(body, Answer):
             return body
         call, fixed = name(request, relay), self._is_fixed(relay.dialog.fixed, request.side, body, request.source)
@@ -87,7 +87,7 @@ class Anchor:
     def _take_reply(self, passage: Passage, back: Socket) -> Answer | None:
         if not self._is_of_target(passage):
             return FOREIGN_ANSWER
-        body = self._body(passage.to)
+        body = self._body(passage.to, passage.trunk)
         if isinstance(body, Answer):
             return body
         fixed = self._is_fixed(passage.fixed, passage.to, body)
@@ -119,11 +119,13 @@ class Anchor:
         """Give back the ports that the sender of the running BYE has in a call; it may have none."""
         self._sip.media_delete(media.end_of_one(call))
 
-    def _body(self, sender: Side) -> Body | Answer:
+    def _body(self, sender: Side, trunk: str) -> Body | Answer:
         """The message's body, or why it is refused."""
         kind, text = self._sip.content_type(), self._sip.body()
         description = sdp.find(kind, text)
-        asked = screen.look(description, self._edge.may_have_media[sender])
+        asked = screen.look(
+            description, self._edge.may_have_media[CARRIER if trunk and sender is not Side.SERVICE else sender]
+        )
         return asked if isinstance(asked, Answer) else Body(kind, text, description, asked)
 
     def _is_fixed(self, fixed: bool, side: Side, body: Body, source: Endpoint | None = None) -> bool:

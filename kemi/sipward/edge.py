@@ -22,6 +22,10 @@ ADDRESS = re.compile(
 """An address in a text: IPv6 in brackets or IPv4, each with its port if it has one, or IPv6 alone; a group for each."""
 
 
+CARRIER = None
+"""In the place of a side: outside, and known."""
+
+
 class Edge:
     """The node as its workers see it."""
 
@@ -63,11 +67,15 @@ class Edge:
         self.marks = _marks(self._service, inner)
         own, public = {s.local.host for s in self.sockets}, {s.public for s in self.sockets}
         # A phone of the site may take the site's public address for its own; what is sent there stays at the router.
-        self._no_media = {Side.OUTSIDE: own | public, Side.LOCAL: own, Side.SERVICE: frozenset[str]()}
+        # A carrier may lead a call of one tenant back to another one of ours, with our description in it.
+        nowhere: dict[Side | None, set[str]] = {Side.LOCAL: own, Side.SERVICE: set(), CARRIER: inner}
+        self._no_media = nowhere | {Side.OUTSIDE: own | public}
         hosts = own | public | set(names)
         self._hosts = frozenset(domain_key(host) for host in hosts)
         self.network_of = lru_cache(maxsize=65536)(self._network_of)
-        self.may_have_media = {side: lru_cache(maxsize=65536)(partial(self._may_have_media, side)) for side in Side}
+        self.may_have_media = {
+            side: lru_cache(maxsize=65536)(partial(self._may_have_media, side)) for side in (*Side, CARRIER)
+        }
 
     def _network_of(self, host: str) -> Side:
         """The side whose networks hold an address (an IP literal without brackets): the longest prefix decides.
@@ -81,7 +89,7 @@ class Edge:
             return Side.SERVICE
         return Side.OUTSIDE if local < 0 else Side.LOCAL
 
-    def _may_have_media(self, side: Side, host: str) -> bool:
+    def _may_have_media(self, side: Side | None, host: str) -> bool:
         """Whether RTP may go where a description from `side` says: an IP literal, for nobody else is looked up.
 
         Not to what listens on the node itself, for whom the sender would write the datagrams: only a PBX may live here.

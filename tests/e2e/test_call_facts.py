@@ -36,12 +36,11 @@ def problem(node: Node, talk: Talk) -> str:
 def test_running_calls_are_listed_with_their_parties_and_packets(
     node: Node, phone: Agent, instance: Agent, acme: Tenant
 ) -> None:
-    assert calls(node) == []
     ours, _ = answered_call(phone, instance, f"sip:200@{acme.domain}", call_id="a%1/2@pbx")
     with heard_both_ways(phone, instance):
         answer = node.sipward("calls", "--json")
         assert answer.code == 0, answer.errors
-        (found,) = json.loads(answer.output)
+        (found,) = (one for one in json.loads(answer.output) if one["call_id"] == ours.call_id)
         who = (found["tenant"], found["call_id"], found["caller"], found["callee"])
         assert who == (acme.name, ours.call_id, "alice", "200")
         assert found["instance"] == f"{instance.host}:{instance.machine.rtp_ports[0]}"

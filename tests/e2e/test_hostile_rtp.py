@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,8 @@ from lab.node import Node
 from lab.packets import Address
 from lab.sip import Message
 from lab.voice import Speaker, heard_from
+from sipward import call_facts
+from sipward.ng import Engine
 
 from .conftest import Tenant, watched_lab
 
@@ -139,12 +142,25 @@ def test_a_spray_that_is_there_before_the_call_is_shut_out(role: str, attack: At
     ours.hang_up(callee)
 
 
-def test_a_spray_during_the_call_is_shut_out_whatever_the_parties_renegotiate(attack: Attack) -> None:
+def is_pinned(node: Node, call_id: str) -> bool:
+    """Whether rtpengine has settled where all RTP comes from: behind a NAT three seconds after the last answer."""
+
+    def streams() -> list[dict[str, Any]]:
+        with Engine(node.settings.rtp.control) as engine:
+            answers = [engine.query(name) for name in engine.calls() if call_facts.call_id_of(name) == call_id]
+        tags = [tag for answer in answers if answer for tag in answer["tags"].values()]
+        return [stream for tag in tags for media in tag["medias"] for stream in media["streams"]]
+
+    return all("confirmed" in stream["flags"] for stream in node.machine.inside(streams) if "RTP" in stream["flags"])
+
+
+def test_a_spray_during_the_call_is_shut_out_whatever_the_parties_renegotiate(attack: Attack, node: Node) -> None:
     party, other = attack.party, attack.other
     ours, theirs = answered_call(party, other, attack.uri[party.machine.name])
     with ExitStack() as stack:
         own, voice = stack.enter_context(speaking(party)), stack.enter_context(speaking(other))
         attack.expect_both_heard(own, voice)
+        eventually(lambda: is_pinned(node, ours.call_id))
         spray = stack.enter_context(attack.spray())
         for talk, peer in ((ours, other), (theirs, party)):
             spray.go_on(10)

@@ -4,6 +4,7 @@ import pytest
 
 from sipward import screen
 from sipward.decision import Answer
+from sipward.edge import CARRIER
 from sipward.model import Side
 from unit.recorder import INNER, PUBLIC, SOCKETS, edge
 
@@ -104,6 +105,8 @@ SITE = "203.0.113.1"
 def test_our_own_addresses_are_for_instances_alone(host: str, refusing: set[Side]) -> None:
     node = edge(sockets=(PUBLIC._replace(public=SITE), INNER))
     description = HEAD + f"c=IN IP4 {host}\r\n" + AUDIO
+    # A carrier may lead a call back to us.
+    assert isinstance(screen.look(description, node.may_have_media[CARRIER]), Answer) is (host == INNER.local.host)
     assert {
         side for side in Side if isinstance(screen.look(description, node.may_have_media[side]), Answer)
     } == refusing
