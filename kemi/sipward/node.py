@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 from sipward import live, reload, render, rpc
 from sipward.addresses import Addresses, resolve
+from sipward.certificates import Certificates
 from sipward.hosts import Address, hostport, parse_address
 from sipward.records import Kind, Record
 from sipward.settings import Settings, SettingsError
@@ -44,6 +45,7 @@ def run(load: Callable[[], Settings]) -> int:
             lock.write(str(os.getpid()))
             lock.flush()
             _check_ports(_ports(settings, addresses))
+            _certify(settings, addresses)
             render.write(settings, addresses)
             _remove_stale_sockets(settings)
             running = _Running(load, settings, addresses)
@@ -81,6 +83,7 @@ class _Running:
         check_addresses(settings, addresses)
         _check_ports(_ports(settings, addresses), held=_ports(self._settings, self._addresses))
         try:
+            _certify(settings, addresses)
             render.write(settings, addresses)
             restarted = supervisor.adopt(_components(settings))
         except (StartError, OSError):
@@ -91,6 +94,15 @@ class _Running:
             raise
         self._settings, self._addresses = settings, addresses
         return restarted
+
+
+def _certify(settings: Settings, addresses: Addresses) -> None:
+    """See to it that the node has a certificate: of its own CA, until a better one comes."""
+    from sipward import own_ca  # noqa: PLC0415 - only a node that runs needs it, and it takes its time
+
+    certificates = Certificates(settings.state_dir)
+    if certificates.get(settings.fqdn) is None:
+        own_ca.issue(certificates, settings.fqdn, settings.fqdn, dict.fromkeys((*addresses.outside, *addresses.public)))
 
 
 @contextmanager
