@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from socket import AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, SocketKind, socket
 from typing import Any, TextIO
 
-from sipward import live, reload, render, rpc
+from sipward import live, reload, render, rpc, tls
 from sipward.addresses import Addresses, resolve
 from sipward.certificates import Certificates
 from sipward.hosts import Address, hostport, parse_address
@@ -47,6 +47,7 @@ def run(load: Callable[[], Settings]) -> int:
             _check_ports(_ports(settings, addresses))
             _certify(settings, addresses)
             render.write(settings, addresses)
+            tls.write(settings)
             _remove_stale_sockets(settings)
             running = _Running(load, settings, addresses)
             Supervisor(_components(settings), _say, running.reload).run()
@@ -85,9 +86,11 @@ class _Running:
         try:
             _certify(settings, addresses)
             render.write(settings, addresses)
+            tls.write(settings)
             restarted = supervisor.adopt(_components(settings))
         except (StartError, OSError):
             render.write(self._settings, self._addresses)
+            tls.write(self._settings)
             # What does not start now is started again later, as at any other time.
             with suppress(StartError):
                 supervisor.adopt(_components(self._settings))
@@ -202,10 +205,15 @@ type _Ports = dict[tuple[Address, int, SocketKind], str]
 
 def _ports(settings: Settings, addresses: Addresses) -> _Ports:
     """What the components listen on, each with the key that has named its address."""
-    port, control = settings.network.sip_port, settings.rtp.control
+    network, control = settings.network, settings.rtp.control
     found: _Ports = {}
     for address, name in _listening(settings, addresses):
-        found |= {(address, port, SOCK_DGRAM): name, (address, port, SOCK_STREAM): name}
+        for port, kind in (
+            (network.sip_port, SOCK_DGRAM),
+            (network.sip_port, SOCK_STREAM),
+            (network.sips_port, SOCK_STREAM),
+        ):
+            found[address, port, kind] = name
     for own in settings.trunks.own_ports:
         found |= {(address, own, SOCK_DGRAM): "trunks.own_ports" for address in addresses.outside}
     return found | {(control.address, control.port, SOCK_DGRAM): "rtp.control"}

@@ -188,7 +188,7 @@ class NetworkSettings(Section):
     sip_port: Port = 5060
     """UDP and TCP."""
     sips_port: Port = 5061
-    """Reserved for TLS: nothing listens there yet."""
+    """TLS."""
 
     @model_validator(mode="after")
     def _one_way_to_listen(self) -> Self:

@@ -18,7 +18,7 @@ from lab.sipp import Transport
 
 from .conftest import Tenant
 
-TRANSPORTS = pytest.mark.parametrize("transport", ["udp", "tcp"])
+TRANSPORTS = pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
 WHO = pytest.mark.parametrize("who", ["bob", "alice", "rob"])
 ROUTES = pytest.mark.parametrize("routed", [True, False], ids=["outbound-proxy", "no-route"])
 

@@ -265,6 +265,10 @@ class Lab:
             return self.node().address
         return INTERNET.host(addresses.NODE)[-1 if ipv6 else 0]
 
+    def side(self, address: str) -> str:
+        """The node's interface that leads to an address."""
+        return next((segment.name for segment in (LOCAL, SERVICE) if address in segment), "eth0")
+
     def nat(self, kind: Literal["restricted", "symmetric"]) -> str:
         """The NAT router of this kind; returns its LAN's bridge. Phones behind it ask for it by themselves."""
         number = addresses.RESTRICTED_NAT if kind == "restricted" else addresses.SYMMETRIC_NAT

@@ -14,7 +14,7 @@ from lab.network import Machine
 
 SCENARIOS = Path(__file__).resolve().parents[2] / "sipp-scenarios"
 Role = Literal["uac", "uas"]
-Transport = Literal["udp", "tcp"]
+Transport = Literal["udp", "tcp", "tls"]
 
 _EXIT_CODES = {
     1: "a call failed",

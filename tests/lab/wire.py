@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lab.eventually import PATIENCE
 from lab.packets import TCP, Address, Fragments, Packet, Stream, parse
@@ -125,6 +125,17 @@ class Wire:
             self._forget()
             # The order and rest of a stream are still needed by the bytes to come.
             self._flows = {key: _Flow(flow.stream, flow.buffer) for key, flow in flows.items()}
+
+    def overhear(self, message: Message, interface: str) -> None:
+        """Take a message that was encrypted on the wire from who could read it: the node has sent it by `interface`."""
+        sent = replace(message, machine="node", interface=interface, direction="out")
+        data = message.text.encode(errors="surrogateescape")
+        with self._changed:
+            self._messages += [message, sent]
+            self._datagrams.append(
+                Sent(sent.time, sent.machine, interface, sent.direction, sent.source, sent.destination, data)
+            )
+            self._changed.notify_all()
 
     # --- questions ------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,71 @@
+"""Kamailio's TLS profiles, `tls.cfg`: which certificate answers for which name, and on what terms."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from sipward import render, rpc
+from sipward.certificates import Certificate, Certificates
+from sipward.settings import Settings
+
+_PATIENCE = 20.0
+"""Seconds that Kamailio may take for a reload: it reads every certificate once for each of its processes."""
+
+_TERMS = (
+    "method = TLSv1.2+",
+    # What TLS 1.2 may use: forward secrecy and authenticated encryption (RFC 9325, 4.2). TLS 1.3 has nothing else.
+    "cipher_list = ECDHE+AESGCM:ECDHE+CHACHA20",
+)
+
+
+def write(settings: Settings) -> None:
+    """Write the file by what is in use. Kamailio reads it when it starts."""
+    render.write_file(_file(settings), profiles(settings.fqdn, Certificates(settings.state_dir).usable()))
+
+
+def reload(settings: Settings) -> None:
+    """Have the running Kamailio take the certificates that are in use by now: for new connections; no other is touched.
+
+    One at a time: the caller sees to it. Raises ValueError when Kamailio refuses, which goes on as before, and
+    rpc.UnreachableError when it does not run; it will take them when it starts.
+    """
+    before = _file(settings).read_text()
+    write(settings)
+    try:
+        rpc.kamailio(render.run_dir(settings), "tls.reload", timeout=_PATIENCE)
+    except ValueError:
+        # It must still start with this file.
+        render.write_file(_file(settings), before)
+        raise
+
+
+def profiles(fqdn: str, certificates: Iterable[Certificate]) -> str:
+    """The text of the file. `certificates` must hold one of `fqdn`: it is for all who ask for no name that is known."""
+    usable = list(certificates)
+    own = next(one for one in usable if one.name == fqdn)
+    # Kamailio looks from the bottom up: a name before the wildcards that cover it, of those the longest first.
+    ranked = sorted(usable, key=lambda one: (not one.name.startswith("*."), one.name.count("."), one.name))
+    parts = ["[server:default]", *_served(own)]
+    for one in ranked:
+        parts += ["", "[server:any]", *_named(one.name), *_served(one)]
+    return "\n".join([*parts, "", "[client:default]", *_TERMS]) + "\n"
+
+
+def _file(settings: Settings) -> Path:
+    return render.run_dir(settings) / "tls.cfg"
+
+
+def _served(certificate: Certificate) -> Iterator[str]:
+    yield from _TERMS
+    yield f"certificate = {_quoted(certificate.chain)}"
+    yield f"private_key = {_quoted(certificate.key)}"
+
+
+def _named(name: str) -> Iterator[str]:
+    yield f"server_name = {name.removeprefix('*.')}"
+    if name.startswith("*."):
+        # The names below it, and not itself.
+        yield "server_name_mode = 2"
+
+
+def _quoted(path: Path) -> str:
+    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
