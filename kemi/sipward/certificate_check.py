@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,19 +17,16 @@ from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from sipward.certificates import write
+from sipward.certificates import CertificateError, write
 
 _LARGEST = 1 << 20
 """Bytes of a file: what is larger is no certificate."""
 _BEGIN = re.compile(rb"^-----BEGIN ", re.MULTILINE)
 _BLOCK = re.compile(rb"^-----BEGIN CERTIFICATE-----.*?^-----END CERTIFICATE-----", re.MULTILINE | re.DOTALL)
 _END = re.compile(rb"^-----END .*-----\s*$", re.MULTILINE)
-
-
-class CertificateError(Exception):
-    """The certificate cannot be used; the text says why."""
 
 
 class Facts(NamedTuple):
@@ -41,6 +38,10 @@ class Facts(NamedTuple):
     """UTC."""
     not_after: datetime
     """UTC; of the chain's certificates the first that expires."""
+    serial: str
+    """In hexadecimal, as openssl shows it."""
+    sha256: str
+    """The fingerprint, in the same way."""
 
     def is_due(self, now: datetime) -> bool:
         """Whether no more than a third of its life is left."""
@@ -66,15 +67,24 @@ def facts(chain: bytes) -> Facts:
     return _facts(_certificates(chain))
 
 
-def check(name: str, chain: bytes, key: bytes, roots: Sequence[Path], now: datetime | None = None) -> Facts:
+@lru_cache(4096)
+def installed(chain: Path) -> Facts:
+    """What a certificate says that is in use: its file never changes."""
+    return facts(chain.read_bytes())
+
+
+def check(name: str, chain: bytes, key: bytes, roots: Sequence[Path] | None, now: datetime | None = None) -> Facts:
     """See whether a PEM chain and key serve a name (a host name, or `*.` and a domain). Raises CertificateError.
 
-    `roots`: files of CA certificates that need not be in the chain; what the machine trusts is known anyway.
+    `roots`: files of CA certificates that need not be in the chain; what the machine trusts is known anyway. None: the
+    chain may lead to a root that nobody here knows.
     """
     links = _certificates(chain)
     found = _facts(links)
     _check_key(links[0], key)
-    _check_chain(links, roots)
+    _check_links(links)
+    if roots is not None:
+        _check_root(links[-1], roots)
     _check_time(links, now or datetime.now(UTC))
     if not covers(found.names, name):
         raise CertificateError(f"does not cover {name}: it is for {', '.join(found.names) or 'no host name'}")
@@ -97,7 +107,14 @@ def _facts(links: Sequence[x509.Certificate]) -> Facts:
     except ValueError as error:
         raise CertificateError(f"has an extension that cannot be read: {error}") from None
     expires = min(link.not_valid_after_utc for link in links)
-    return Facts(dns, leaf.issuer.rfc4514_string(), leaf.not_valid_before_utc, expires)
+    return Facts(
+        dns,
+        leaf.issuer.rfc4514_string(),
+        leaf.not_valid_before_utc,
+        expires,
+        f"{leaf.serial_number:X}",
+        leaf.fingerprint(SHA256()).hex(":").upper(),
+    )
 
 
 def _certificates(chain: bytes) -> list[x509.Certificate]:
@@ -128,14 +145,16 @@ def _check_key(leaf: x509.Certificate, pem: bytes) -> None:
         raise CertificateError("the key is not the certificate's")
 
 
-def _check_chain(links: Sequence[x509.Certificate], roots: Sequence[Path]) -> None:
+def _check_links(links: Sequence[x509.Certificate]) -> None:
     for number, (link, issuer) in enumerate(pairwise(links), start=1):
         if not _is_issued_by(link, issuer):
             raise CertificateError(
                 f"the chain is out of order: certificate {number + 1} in the file "
                 f"({issuer.subject.rfc4514_string()}) has not issued certificate {number}"
             )
-    last = links[-1]
+
+
+def _check_root(last: x509.Certificate, roots: Sequence[Path]) -> None:
     if _is_issued_by(last, last):
         return
     known = [root for path in roots for root in _roots(read(path))] + _system_roots()

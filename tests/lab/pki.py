@@ -1,9 +1,12 @@
 """A certificate authority of the lab: a root, an intermediate, and what they issue for whoever needs it."""
 
+import socket
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
@@ -17,6 +20,14 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 from cryptography.x509.oid import NameOID
+
+from lab.eventually import PATIENCE
+from lab.network import Machine
+
+_USAGES = (
+    *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
+    *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,7 @@ class Authority:
         life: timedelta = timedelta(days=90),
         key: CertificateIssuerPrivateKeyTypes | None = None,
     ) -> Pair:
-        """A certificate for host names, from the intermediate. It begins an hour ago unless told otherwise."""
+        """A certificate for host names and addresses, from the intermediate; it begins an hour ago."""
         return self._made(names[0] if names else "nobody", names, self.intermediate, begins=begins, life=life, key=key)
 
     def trust(self, path: Path) -> Path:
@@ -106,9 +117,41 @@ class Authority:
             .not_valid_before(begins)
             .not_valid_after(begins + life)
             .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(own.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
         )
+        if is_ca:
+            usage = dict.fromkeys(_USAGES, False) | {"key_cert_sign": True}
+            builder = builder.add_extension(x509.KeyUsage(**usage), critical=True)
         if names:
-            builder = builder.add_extension(x509.SubjectAlternativeName(map(x509.DNSName, names)), critical=False)
+            builder = builder.add_extension(x509.SubjectAlternativeName(map(_name, names)), critical=False)
         made = builder.sign(signer, hashes.SHA256())
         above = [link for link in issuer.links if link.subject != link.issuer] if issuer else []
         return Pair([made, *above], own)
+
+
+def _name(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
+
+
+AUTHORITY = Authority()
+"""The one that nodes of the lab know, beyond those of the machine."""
+
+
+def served(machine: Machine, to: tuple[str, int], name: str = "") -> x509.Certificate:
+    """The certificate that is shown to a machine which asks for a name, or for none."""
+
+    def ask() -> bytes | None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        with (
+            socket.create_connection(to, PATIENCE) as plain,
+            context.wrap_socket(plain, server_hostname=name or None) as secured,
+        ):
+            return secured.getpeercert(binary_form=True)
+
+    return x509.load_der_x509_certificate(machine.inside(ask) or b"")

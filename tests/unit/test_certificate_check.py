@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from lab.pki import Authority, Pair
 from sipward import own_ca
-from sipward.certificate_check import CertificateError, check, covers, facts, read
-from sipward.certificates import Certificates
+from sipward.certificate_check import check, covers, facts, read
+from sipward.certificates import CertificateError, Certificates
 
 CA = Authority()
 OTHER = Authority("Other")
