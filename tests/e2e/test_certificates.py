@@ -7,7 +7,8 @@ import signal
 import ssl
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from socket import SOCK_STREAM
 from typing import Any
@@ -21,9 +22,11 @@ from lab.dns import Dns, host
 from lab.eventually import eventually
 from lab.network import Lab, Machine
 from lab.node import FQDN, Answer, Node
-from lab.pebble import Pebble
+from lab.pebble import DIRECTORY, Pebble
 from lab.pki import AUTHORITY, Authority, Pair, served
 from sipward import reload
+from sipward.certificate_names import Acme, note
+from sipward.certificates import Certificates
 
 from .conftest import Tenant, watched_lab
 
@@ -90,16 +93,21 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 @contextmanager
 def configured(node: Node, line: str, instead: str) -> Iterator[None]:
     """Another configuration that the running node takes, inside the block."""
-    before, pids = node.config.read_text(), node.processes()
-    text = before.replace(line, instead)
-    assert text != before
-    for wanted in (text, before):
-        node.config.write_text(wanted)
-        outcome = node.machine.inside(lambda: reload.request(node.settings))
-        assert outcome == ("", ()), outcome
-        assert node.processes() == pids
-        if wanted == text:
-            yield
+    before = node.config.read_text()
+    assert line in before
+    take(node, before.replace(line, instead))
+    try:
+        yield
+    finally:
+        take(node, before)
+
+
+def take(node: Node, text: str) -> None:
+    """Have the node take a configuration, for which no component is to be started again."""
+    pids = node.processes()
+    node.config.write_text(text)
+    assert node.machine.inside(lambda: reload.request(node.settings)) == ("", ())
+    assert node.processes() == pids
 
 
 def done(answer: Answer) -> str:
@@ -118,6 +126,11 @@ def state(node: Node, name: str) -> dict[str, Any]:
     return dict(node.status()["components"]["certificates"].get("names", {}).get(name, {}))
 
 
+def problem(node: Node, name: str) -> str:
+    """What is wrong with a name; "unknown" while `status` does not know it."""
+    return str(state(node, name).get("problem", "unknown"))
+
+
 def is_of_pebble(certificate: x509.Certificate) -> bool:
     return "Pebble" in certificate.issuer.rfc4514_string()
 
@@ -130,7 +143,7 @@ def test_a_node_without_any_certificate_has_one_of_its_own_ca_by_name_and_addres
     found = re.search(r"^ca +(/.*)$", shown, re.MULTILINE)
     assert found
     trusting = ssl.create_default_context(cafile=found[1])
-    eventually(lambda: state(node, FQDN).get("problem") == "")
+    eventually(lambda: problem(node, FQDN) == "")
     for name in (FQDN, *ADDRESSES):
         # Another one is on its way at first: which addresses it covers is only known to who runs.
         eventually(lambda: name in x509_names(bob, name))  # noqa: B023
@@ -181,15 +194,15 @@ def test_a_file_is_watched_what_is_good_is_taken_and_what_is_bad_is_refused(
     }
     for why, pair in bad.items():
         pair.put(*files)
-        eventually(lambda: why in state(node, name)["problem"], what=why)  # noqa: B023
+        eventually(lambda: why in problem(node, name), what=why)  # noqa: B023
         assert node.status()["components"]["certificates"]["state"] == "degraded"
         assert why in node.sipward("cert", "renew", name).errors
         assert shown(name).serial_number == first.serial
     second.put(*files)
     eventually(lambda: shown(name).serial_number == second.serial)
-    eventually(lambda: state(node, name)["problem"] == "")
+    eventually(lambda: problem(node, name) == "")
     files[1].unlink()
-    eventually(lambda: f"{files[1]}: is not there" in state(node, name)["problem"])
+    eventually(lambda: f"{files[1]}: is not there" in problem(node, name))
     assert shown(name).serial_number == second.serial
     assert node.ready
 
@@ -203,7 +216,7 @@ def test_the_nodes_own_certificate_may_be_a_file(
     with configured(node, "[certificates]\n", given):
         for name in (FQDN, "unknown.example", ""):
             eventually(lambda: shown(name).serial_number == pair.serial)  # noqa: B023
-        assert state(node, FQDN)["from"] == str(files[0])
+        eventually(lambda: state(node, FQDN)["from"] == str(files[0]))
     eventually(lambda: state(node, FQDN)["from"].startswith("own CA"))
 
 
@@ -215,9 +228,8 @@ def test_nethservers_event_takes_the_files_of_its_folder(
     plain.put(folder / "ns8.example.crt", folder / "ns8.example.key")
     wild.put(folder / "_.wild.example.crt", folder / "_.wild.example.key")
     (folder / "other file.crt").write_text("of another program")
-    assert act(node, "certificate-changed", {"names": ["NS8.example"], "node": 1}) == (0, None)
-    assert act(node, "certificate-changed", {"names": ["*.wild.example"]}) == (0, None)
-    assert act(node, "certificate-changed", {"names": ["somebody.else.example"]}) == (0, None)
+    names = ["NS8.example", "*.wild.example", "somebody.else.example"]
+    assert act(node, "certificate-changed", {"names": names, "node": 1}) == (0, None)
     eventually(lambda: shown("ns8.example").serial_number == plain.serial)
     eventually(lambda: shown("pbx.wild.example").serial_number == wild.serial)
     Pair(AUTHORITY.issue("ns8.example").links, plain.private_key).put(
@@ -278,22 +290,24 @@ def test_what_the_acme_server_says_against_it_is_said_and_nothing_is_kept(
     assert (wild.code, "a wildcard cannot be had" in wild.errors) == (2, True)
 
 
-def test_a_certificate_is_renewed_in_time_and_asked_for_again_when_it_was_refused(
+def test_a_certificate_is_renewed_with_a_third_of_its_life_left_and_asked_for_again_when_that_fails(
     lab: Lab, dns: Dns, node: Node, cert: Callable[..., Answer], shown: Callable[[str], x509.Certificate]
 ) -> None:
-    short = {"profiles": {"default": {"description": "short", "validityPeriod": 6}}}
-    with Pebble(lab, short):
-        done(cert("add", "b.example", "--lets-encrypt"))
-        eventually(lambda: is_of_pebble(shown("b.example")))
-        first = shown("b.example").serial_number
-        eventually(lambda: shown("b.example").serial_number != first)
-    # With nobody there the old one goes on, and `status` says when it is tried again.
-    eventually(lambda: "asked again at" in state(node, "b.example")["problem"])
-    old = shown("b.example").serial_number
-    with Pebble(lab):
-        eventually(lambda: shown("b.example").serial_number != old)
-    eventually(lambda: state(node, "b.example")["problem"] == "")
-    assert state(node, "b.example")["days_left"] > 80
+    name, days = "b.example", timedelta(days=1)
+    old = AUTHORITY.issue(name, begins=datetime.now(UTC) - 61 * days, life=90 * days)
+    source = Acme(DIRECTORY)
+    # As it is two months after `cert add`.
+    Certificates(node.state_dir).install(name, old.chain, old.key, source.origin)
+    note(node.settings, name, source)
+    try:
+        eventually(lambda: "cannot be reached: Connection refused; asked again at" in problem(node, name))
+        eventually(lambda: shown(name).serial_number == old.serial)
+        with Pebble(lab):
+            eventually(lambda: is_of_pebble(shown(name)))
+        eventually(lambda: problem(node, name) == "")
+        assert state(node, name)["days_left"] > 80
+    finally:
+        done(cert("rm", name))
 
 
 def test_the_nodes_own_certificate_comes_by_configure_module_and_no_component_is_started_again(
@@ -357,3 +371,33 @@ def test_the_keeper_is_back_when_it_was_killed(node: Node) -> None:
     os.kill(old, signal.SIGKILL)
     eventually(lambda: keeper() not in (0, old))
     assert node.ready
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_a_hundred_renewals_cost_no_call_and_little_memory(
+    node: Node,
+    lab: Lab,
+    acme: Tenant,
+    instance: Agent,
+    cert: Callable[..., Answer],
+    shown: Callable[[str], x509.Certificate],
+    files: tuple[Path, Path],
+) -> None:
+    name = "calls.example"
+    AUTHORITY.issue(name).put(*files)
+    done(cert("add", name, "--certificate", files[0], "--key", files[1]))
+    own = shown(FQDN).serial_number
+    with ExitStack() as stack:
+        phones = [stack.enter_context(Agent(lab.phone("bob"), "tls", port=0)) for _ in range(50)]
+        calls = [answered_call(phone, instance, f"sip:200@{acme.domain};transport=tls") for phone in phones]
+        before = int(node.rpc("core.shmmem")["real_used"])
+        for _ in range(100):
+            pair = AUTHORITY.issue(name)
+            pair.put(*files)
+            eventually(lambda: shown(name).serial_number == pair.serial)  # noqa: B023
+        grown = int(node.rpc("core.shmmem")["real_used"]) - before
+        assert shown(FQDN).serial_number == own
+        for ours, _ in calls:
+            ours.hang_up(instance)
+    assert grown < 2_000_000
