@@ -14,6 +14,8 @@ from lab.asterisk import ECHO, MAX_CONTACTS, PASSWORD, Asterisk
 from lab.baresip import Baresip
 from lab.calls import expect_audio, expect_silence
 from lab.network import Lab, Machine
+from lab.node import Node
+from sipward.certificates import Certificates
 
 from .conftest import Tenant
 
@@ -37,7 +39,11 @@ class Office:
         self.bob.wait_for("CALL_ESTABLISHED", since=answered)
 
 
-LAYOUTS = {"pbx elsewhere, udp": ("pbx", "udp", False), "pbx on the node, tcp, path": ("pbx_on_node", "tcp", True)}
+LAYOUTS = {
+    "pbx elsewhere, udp": ("pbx", "udp", False),
+    "pbx on the node, tcp, path": ("pbx_on_node", "tcp", True),
+    "pbx elsewhere, tls": ("pbx", "tls", False),
+}
 
 
 @pytest.fixture(params=list(LAYOUTS.values()), ids=list(LAYOUTS))
@@ -48,16 +54,18 @@ def office(
     bob: Machine,
     alice: Machine,
     rob: Machine,
+    node: Node,
 ) -> Iterator[Office]:
     where, transport, path = request.param
+    ca = Certificates(node.state_dir).ca if transport == "tls" else None
     machine: Machine = request.getfixturevalue(where)
     domain = tenant(machine).domain
     with ExitStack() as running:
         pbx = running.enter_context(Asterisk(machine, domain, [BOB, ALICE, ROB], support_path=path))
         phones = (
-            Baresip(bob, BOB, domain, transport=transport),
-            Baresip(alice, ALICE, domain, transport=transport),
-            Baresip(rob, ROB, domain, transport=transport, answers=True),
+            Baresip(bob, BOB, domain, transport=transport, ca=ca),
+            Baresip(alice, ALICE, domain, transport=transport, ca=ca),
+            Baresip(rob, ROB, domain, transport=transport, answers=True, ca=ca),
         )
         yield Office(pbx, *map(running.enter_context, phones))
     assert not pbx.errors, pbx.log_tail()
