@@ -64,9 +64,9 @@ def test_a_phone_that_has_the_nodes_ca_trusts_it(by: str, ipv6: bool, bob: Machi
 
 
 def test_a_phone_with_another_ca_does_not(bob: Machine, own_ca: bytes) -> None:
-    with Agent(bob, "tls", tls=trusting(Authority("another").pem), asks_for=FQDN) as phone:
-        with pytest.raises(ssl.SSLCertVerificationError):
-            phone.connect()
+    stranger = trusting(Authority("another").pem)
+    with Agent(bob, "tls", tls=stranger, asks_for=FQDN) as phone, pytest.raises(ssl.SSLCertVerificationError):
+        phone.connect()
 
 
 def test_each_name_is_answered_by_its_own_certificate_and_any_other_by_the_nodes(
@@ -151,7 +151,7 @@ def test_tls_1_2_and_1_3_are_spoken_with_authenticated_encryption(
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
 def test_older_versions_are_refused(version: ssl.TLSVersion, node: Node, bob: Machine) -> None:
-    with Agent(bob, "tls", tls=speaking(version)) as phone, pytest.raises(ssl.SSLError, match="(?i)protocol.version"):
+    with Agent(bob, "tls", tls=speaking(version)) as phone, pytest.raises(ssl.SSLError, match=r"(?i)protocol.version"):
         phone.connect()
 
 
@@ -159,9 +159,9 @@ def test_older_versions_are_refused(version: ssl.TLSVersion, node: Node, bob: Ma
 def test_suites_without_forward_secrecy_or_authenticated_encryption_are_refused(
     ciphers: str, node: Node, bob: Machine
 ) -> None:
-    with Agent(bob, "tls", tls=speaking(ssl.TLSVersion.TLSv1_2, ciphers)) as phone:
-        with pytest.raises(ssl.SSLError, match="(?i)handshake.failure"):
-            phone.connect()
+    terms = speaking(ssl.TLSVersion.TLSv1_2, ciphers)
+    with Agent(bob, "tls", tls=terms) as phone, pytest.raises(ssl.SSLError, match=r"(?i)handshake.failure"):
+        phone.connect()
 
 
 def test_a_client_cannot_renegotiate(node: Node, bob: Machine, lab: Lab) -> None:
