@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from lab.agent import Agent
+from lab.agent import Agent, Talk
 from lab.asterisk import ECHO, MAX_CONTACTS, PASSWORD, Asterisk
 from lab.baresip import Baresip
 from lab.calls import expect_audio, expect_silence
@@ -132,11 +132,11 @@ def test_a_phone_that_comes_back_more_often_than_its_pbx_keeps_contacts_is_regis
     assert not asterisk.errors, asterisk.log_tail()
 
 
-def register(phone: Agent, user: str, domain: str) -> None:
+def register(phone: Agent, user: str, domain: str, scheme: str = "sip", contact: str = "") -> None:
     """Register, with the digest that the PBX asks for (RFC 2617)."""
-    uri = f"sip:{domain}"
-    talk = phone.begin("REGISTER", uri, user=user, domain=domain)
-    talk.remote = f"<sip:{user}@{domain}>"
+    uri = f"{scheme}:{domain}"
+    talk = phone.begin("REGISTER", uri, user=user, domain=domain, contact=contact)
+    talk.remote = f"<{scheme}:{user}@{domain}>"
     challenge = dict(re.findall(r'(\w+)="?([^",]+)', phone.expect(401).header("WWW-Authenticate")))
     realm, nonce, count, own = challenge["realm"], challenge["nonce"], "00000001", "abc"
     secret, asked = md5(f"{user}:{realm}:{PASSWORD}"), md5(f"REGISTER:{uri}")
@@ -151,3 +151,35 @@ def register(phone: Agent, user: str, domain: str) -> None:
 
 def md5(text: str) -> str:
     return hashlib.md5(text.encode()).hexdigest()
+
+
+def test_a_phone_that_writes_sips_everywhere_is_called_and_hung_up_from_either_side(
+    tenant: Callable[..., Tenant], pbx: Machine, bob: Machine, alice: Machine
+) -> None:
+    domain = tenant(pbx).domain
+    with (
+        Asterisk(pbx, domain, [BOB, ALICE]) as asterisk,
+        Baresip(alice, ALICE, domain) as caller,
+        Agent(bob, "tls") as phone,
+    ):
+        own = f"<sips:{BOB}@{phone.hostport}>"
+        register(phone, BOB, domain, scheme="sips", contact=own)
+        for hangs_up in ("caller", "phone"):
+            ended = caller.mark()
+            caller.command("dial", f"sip:{BOB}@{domain}")
+            invite = phone.expect("INVITE")
+            assert f"<{invite.uri}>" == own
+            theirs = Talk.answering(phone, invite, "phone", contact=own)
+            phone.reply(invite, 200, tag="phone", body=phone.sdp(), contact=own)
+            assert f"<{phone.expect('ACK').uri}>" == own
+            caller.wait_for("CALL_ESTABLISHED", since=ended)
+            if hangs_up == "caller":
+                caller.hangup()
+                bye = phone.expect("BYE")
+                assert f"<{bye.uri}>" == own
+                phone.reply(bye, 200)
+            else:
+                theirs.send("BYE")
+                phone.expect(200)
+                caller.wait_for("CALL_CLOSED", since=ended)
+    assert not asterisk.errors, asterisk.log_tail()

@@ -8,17 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from lab.agent import Agent, answered_call, trusting_all
+from lab.agent import Agent, Talk, answered_call, trusting_all
 from lab.certificates import Authority, shown, trusting
 from lab.eventually import PATIENCE
 from lab.network import Lab, Machine
 from lab.node import FQDN, Node
+from lab.sipp import Transport
 from sipward import tls
 from sipward.certificates import Certificates
 
 from .conftest import Tenant
 
 TENANT, WILD, BELOW = "sip.acme.example", "*.pbx.example", "one.pbx.example"
+
+
+@pytest.fixture
+def transport() -> Transport:
+    return "tls"
 
 
 @pytest.fixture
@@ -122,6 +128,36 @@ def test_a_certificate_that_kamailio_refuses_changes_nothing_not_even_a_start(
     finally:
         certificates.remove("broken.example")
     assert connected(bob, "broken.example") == {FQDN}
+
+
+# --- sips URIs ----------------------------------------------------------------------------------------------------
+
+
+def test_an_instance_without_tls_is_asked_for_sip_uris_and_a_phone_for_its_own(
+    phone: Agent, instance: Agent, acme: Tenant
+) -> None:
+    """RFC 3261, 26.2.2: a sips URI would have the instance speak TLS."""
+    contact = f"<sips:alice@{phone.hostport};line=2>"
+    ours = phone.begin("INVITE", f"sips:200@{acme.domain}", contact=contact, body=phone.sdp(), domain=acme.domain)
+    invite = instance.expect("INVITE")
+    assert invite.uri == f"sip:200@{acme.domain}"
+    assert invite.header("Contact") == f"<sip:alice@{phone.hostport};line=2;sw-sips>"
+    theirs = Talk.answering(instance, invite, "callee")
+    instance.reply(invite, 200, tag="callee", body=instance.sdp())
+    ours.learn(phone.expect(200)).ack()
+    assert instance.expect("ACK").uri.startswith("sip:")
+    theirs.send("INVITE", body=instance.sdp(2))
+    again = phone.expect("INVITE")
+    assert f"<{again.uri}>" == contact
+    phone.reply(again, 200, contact=contact, body=phone.sdp(2))
+    assert instance.expect(200).header("Contact") == f"<sip:alice@{phone.hostport};line=2;sw-sips>"
+    theirs.ack()
+    phone.expect("ACK")
+    theirs.send("BYE")
+    bye = phone.expect("BYE")
+    assert f"<{bye.uri}>" == contact
+    phone.reply(bye, 200)
+    instance.expect(200)
 
 
 # --- on what terms ------------------------------------------------------------------------------------------------
