@@ -36,6 +36,15 @@ In Kamailio's sync process (Redis to live table):
 - `store`        the only module that speaks to Redis
 - `prober`       asks instances whether they are there; what comes of it is `health`: pure
 
+In a process of its own beside Kamailio (certificates; the only rooms with OpenSSL):
+
+- `certificate_keeper`   watches, renews, and gives Kamailio what is new; `certificate_report` is what it says
+- `certificate_sources`  brings a certificate from where it comes from: `own_ca`, files, or `acme_client`
+- `certificate_check`    what may be used
+- `certificate_names`    who has one, and from where
+- `certificate_tries`    when to ask again
+- `certificates`         the files; `tls` is what Kamailio is told of them
+
 On the command line: `cli`, and `commands` with a file each group (`number_check`, `number_table`, `instance_words` and
 `drain` are what they do, pure); `node` (starts and watches), `supervisor`, `render`, `rpc`, `settings`, `addresses`,
 `interfaces`, `store` and what a value may be, with `hosts` and `problems` below them. `reload` asks a running node to

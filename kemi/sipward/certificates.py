@@ -2,6 +2,8 @@
 
     certificates/NAME/fullchain.pem, key.pem   what is in use for a name; `_.example.org` is the wildcard's folder
     certificates/_ca/ca.pem, ca.key            the node's own CA; `ca.pem` is given to phones
+    certificates/_acme/account.pem             the key of the account at ACME servers
+    certificates/_names.json, _tries.json      what was asked for; what could not be had
 
 NAME is a link to a folder that never changes, and a new certificate a new folder: who has read a path from `usable` has
 a certificate and its key, whatever comes later, until `tidy` removes what nobody uses.
@@ -10,11 +12,15 @@ a certificate and its key, whatever comes later, until `tidy` removes what nobod
 import fcntl
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import NamedTuple
+
+
+class CertificateError(Exception):
+    """A certificate cannot be had or used; the text says why, in a line."""
 
 
 class Certificate(NamedTuple):
@@ -32,6 +38,10 @@ class Certificate(NamedTuple):
         """Where it came from, in the words of who installed it."""
         return (self.chain.parent / _ORIGIN).read_text()
 
+    def is_same(self, chain: bytes, key: bytes, origin: str) -> bool:
+        """Whether it is that one."""
+        return (self.chain.read_bytes(), self.key.read_bytes(), self.origin) == (chain, key, origin)
+
 
 _CHAIN, _KEY, _ORIGIN = "fullchain.pem", "key.pem", "origin"
 
@@ -45,6 +55,9 @@ class Certificates:
         self.ca = self._place / "_ca" / "ca.pem"
         """The certificate of the node's own CA; it need not be there."""
         self.ca_key = self._place / "_ca" / "ca.key"
+        self.account_key = self._place / "_acme" / "account.pem"
+        self.names = self._place / "_names.json"
+        self.tries = self._place / "_tries.json"
 
     def usable(self) -> list[Certificate]:
         """What is in use, by name."""
@@ -75,30 +88,40 @@ class Certificates:
         """Use nothing for a name from now on."""
         (self._place / _folder(name)).unlink(missing_ok=True)
 
-    def tidy(self, used: Collection[Path]) -> None:
-        """Remove what is in use for no name any more, but for the chains in `used`."""
+    def tidy(self, given: str) -> None:
+        """Remove what is in use for no name any more, but for what is named in a text: what Kamailio was given."""
         with self._alone():
-            kept = {one.chain.parent for one in self.usable()} | {chain.parent for chain in used}
+            kept = {one.chain.parent for one in self.usable()}
             for path in self._place.iterdir():
                 if path.name[0] == "." and path.is_symlink():
                     path.unlink()
-                elif path.name[0] == "." and path not in kept:
+                elif path.name[0] == "." and path not in kept and str(path) not in given:
                     shutil.rmtree(path)
-
-    def make_ca_folder(self) -> None:
-        """Make the folder of the node's own CA."""
-        self.ca.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """One writer at a time: the node and commands are processes of their own."""
-        self._place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self._place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with alone(self._place):
             yield
-        finally:
-            os.close(descriptor)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One at a time, in a folder that is made if need be: the node and commands are processes of their own."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file for this user only, in one step. Who may write at the same time waits for another by `alone`."""
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)
+    write(new, content)
+    new.replace(path)
 
 
 def write(path: Path, content: bytes) -> None:

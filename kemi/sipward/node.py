@@ -13,9 +13,8 @@ from contextlib import contextmanager, suppress
 from socket import AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, SocketKind, socket
 from typing import Any, TextIO
 
-from sipward import live, reload, render, rpc, tls
+from sipward import certificate_report, live, reload, render, rpc, tls
 from sipward.addresses import Addresses, resolve
-from sipward.certificates import Certificates
 from sipward.hosts import Address, hostport, parse_address
 from sipward.records import Kind, Record
 from sipward.settings import Settings, SettingsError
@@ -48,7 +47,8 @@ def run(load: Callable[[], Settings]) -> int:
             _certify(settings, addresses)
             render.write(settings, addresses)
             tls.write(settings)
-            _remove_stale_sockets(settings)
+            tls.note_given(settings)
+            _remove_stale(settings)
             running = _Running(load, settings, addresses)
             Supervisor(_components(settings), _say, running.reload).run()
     except StartError as error:
@@ -101,11 +101,9 @@ class _Running:
 
 def _certify(settings: Settings, addresses: Addresses) -> None:
     """See to it that the node has a certificate: of its own CA, until a better one comes."""
-    from sipward import own_ca  # noqa: PLC0415 - only a node that runs needs it, and it takes its time
+    from sipward import certificate_sources  # noqa: PLC0415 - only a node that runs needs it, and it takes its time
 
-    certificates = Certificates(settings.state_dir)
-    if certificates.get(settings.fqdn) is None:
-        own_ca.issue(certificates, settings.fqdn, settings.fqdn, dict.fromkeys((*addresses.outside, *addresses.public)))
+    certificate_sources.prepare(settings, addresses)
 
 
 @contextmanager
@@ -116,7 +114,7 @@ def redis_at_hand(settings: Settings) -> Iterator[None]:
         return
     with _alone(settings):
         render.write_redis(settings)
-        _remove_stale_sockets(settings)
+        _remove_stale(settings)
         with Supervisor([_redis(settings)], _say).held():
             yield
 
@@ -139,6 +137,7 @@ def status(settings: Settings) -> dict[str, Any]:
         "kamailio": kamailio,
         "routes": {"state": "ok" if routes.get("ready") else "down", "detail": "", **routes},
         "instances": _instances_state(settings),
+        "certificates": certificate_report.state(certificate_report.read(render.run_dir(settings))),
     }
     needed = ("rtpengine", "kamailio", "routes")
     ready = all(components[name]["state"] == "ok" for name in needed)
@@ -256,9 +255,13 @@ def _try_to_bind(address: Address, port: int, kind: SocketKind, name: str) -> No
 _READS = {
     "redis": ("run/redis.conf",),
     "rtpengine": ("run/rtpengine.conf",),
-    "kamailio": ("run/kamailio.cfg", "run/edge.json", "run/settings.json", "run/addresses.json", "keys"),
+    "kamailio": ("run/kamailio.cfg", "run/edge.json", "run/addresses.json", "keys"),
+    # It follows what it reads by itself.
+    "certificates": (),
 }
-"""What each component reads at its start, below `state_dir`."""
+"""What each component reads at its start, below `state_dir`; Kamailio all of the settings too, but ..."""
+_OF_CERTIFICATES = {"lets_encrypt", "certificates", "acme"}
+"""... those that are nothing to it."""
 
 
 def _components(settings: Settings) -> list[Component]:
@@ -290,11 +293,20 @@ def _components(settings: Settings) -> list[Component]:
             lambda: str(_routes(settings).get("redis", "")),
             lambda: bool(_routes(settings).get("loading")),
         ),
+        Component(
+            "certificates",
+            [sys.executable, "-P", "-m", "sipward.certificate_keeper", str(run_dir)],
+            logs / "certificates.log",
+            # Nobody waits for it: what is in use until it is there was seen to before.
+            lambda: True,
+        ),
     ]
     if not settings.redis.url:
         components.insert(0, _redis(settings))
     for component in components:
         component.reads = "\n".join((settings.state_dir / name).read_text() for name in _READS[component.name])
+        if component.name == "kamailio":
+            component.reads += settings.model_dump_json(exclude=_OF_CERTIFICATES)
     return components
 
 
@@ -315,8 +327,9 @@ def _program(name: str) -> str:
     return path
 
 
-def _remove_stale_sockets(settings: Settings) -> None:
-    """Sockets outlive the process that made them, and would be taken for a running one."""
+def _remove_stale(settings: Settings) -> None:
+    """What outlives the process that made it would be taken for a running one's."""
+    certificate_report.file(render.run_dir(settings)).unlink(missing_ok=True)
     settings.redis_socket.unlink(missing_ok=True)
     (render.run_dir(settings) / "kamailio.rpc").unlink(missing_ok=True)
 

@@ -11,10 +11,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from sipward.certificates import Certificate, Certificates, write
+from sipward.certificate_names import OwnCa
+from sipward.certificates import Certificate, Certificates, alone, write
 from sipward.hosts import Address
 
-ORIGIN = "own CA"
 _CA_DAYS = 7300
 _DAYS = 398
 """What the strictest of common TLS clients takes."""
@@ -27,6 +27,7 @@ def issue(certificates: Certificates, name: str, fqdn: str, addresses: Iterable[
 
     `fqdn` is what the CA is called after; `addresses` are covered too, for phones that know no name.
     """
+    addresses = tuple(addresses)
     ca, ca_key = _ca(certificates, fqdn)
     key = ec.generate_private_key(ec.SECP256R1())
     names = [x509.DNSName(name), *map(x509.IPAddress, addresses)]
@@ -41,12 +42,13 @@ def issue(certificates: Certificates, name: str, fqdn: str, addresses: Iterable[
         .sign(ca_key, hashes.SHA256())
     )
     chain = built.public_bytes(serialization.Encoding.PEM) + ca.public_bytes(serialization.Encoding.PEM)
-    return certificates.install(name, chain, _pem(key), ORIGIN)
+    return certificates.install(name, chain, _pem(key), OwnCa(addresses).origin)
 
 
 def _ca(certificates: Certificates, fqdn: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    if not certificates.ca.exists():
-        _make_ca(certificates, fqdn)
+    with alone(certificates.ca.parent):
+        if not certificates.ca.exists():
+            _make_ca(certificates, fqdn)
     key = serialization.load_pem_private_key(certificates.ca_key.read_bytes(), None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     return x509.load_pem_x509_certificate(certificates.ca.read_bytes()), key
@@ -67,7 +69,6 @@ def _make_ca(certificates: Certificates, fqdn: str) -> None:
         .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
         .sign(key, hashes.SHA256())
     )
-    certificates.make_ca_folder()
     # The certificate comes last: it says that all is there. A key without one is of a set-up that was broken off.
     certificates.ca_key.unlink(missing_ok=True)
     write(certificates.ca_key, _pem(key))

@@ -60,8 +60,17 @@ def edge(settings: Settings, addresses: Addresses) -> Edge:
 
 def read(run: Path) -> tuple[Settings, Addresses]:
     """What the running node was started with."""
-    addresses = TypeAdapter(Addresses).validate_json((run / "addresses.json").read_bytes())
-    return restore(run / "settings.json"), addresses
+    settings, addresses = _read_back(run)
+    return restore(settings), TypeAdapter(Addresses).validate_json(addresses.read_bytes())
+
+
+def version(run: Path) -> object:
+    """What is another value when `read` may find something else."""
+    return [(found.st_ino, found.st_mtime_ns) for found in map(Path.stat, _read_back(run))]
+
+
+def _read_back(run: Path) -> tuple[Path, Path]:
+    return run / "settings.json", run / "addresses.json"
 
 
 def write(settings: Settings, addresses: Addresses) -> None:
@@ -69,8 +78,9 @@ def write(settings: Settings, addresses: Addresses) -> None:
     run = _made(settings)
     node = edge(settings, addresses)
     write_file(run / "edge.json", node.to_json())
-    write_file(run / "settings.json", settings.model_dump_json())
-    write_file(run / "addresses.json", TypeAdapter(Addresses).dump_json(addresses).decode())
+    of_settings, of_addresses = _read_back(run)
+    write_file(of_settings, settings.model_dump_json())
+    write_file(of_addresses, TypeAdapter(Addresses).dump_json(addresses).decode())
     write_file(run / "kamailio.cfg", _kamailio(settings, node))
     write_file(run / "rtpengine.conf", _rtpengine(settings, addresses))
     write_file(run / "redis.conf", _redis(settings))
@@ -93,10 +103,12 @@ def _made(settings: Settings) -> Path:
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write a file that a component reads, for this user only."""
-    path.unlink(missing_ok=True)
-    path.touch(mode=0o600)
-    path.write_text(text)
+    """Write a file that a component reads, for this user only. Who reads it meanwhile has it whole."""
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    new.touch(mode=0o600)
+    new.write_text(text)
+    new.replace(path)
 
 
 def _kamailio(settings: Settings, node: Edge) -> str:

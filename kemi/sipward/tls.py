@@ -19,7 +19,28 @@ _TERMS = (
 
 def write(settings: Settings) -> None:
     """Write the file by what is in use. Kamailio reads it when it starts."""
-    render.write_file(_file(settings), profiles(settings.fqdn, Certificates(settings.state_dir).usable()))
+    render.write_file(_file(settings), _text(settings))
+
+
+def text_given(settings: Settings) -> str:
+    """What Kamailio was given, and reads when it starts again."""
+    return _file(settings).read_text()
+
+
+def note_given(settings: Settings) -> None:
+    """Note that Kamailio has the file as it is now."""
+    _given(settings).touch()
+
+
+def last_given(settings: Settings) -> float:
+    """When that was noted last: seconds since the epoch."""
+    return _given(settings).stat().st_mtime
+
+
+def is_behind(settings: Settings) -> bool:
+    """Whether Kamailio has not been given all that is in use by now."""
+    file = _file(settings)
+    return text_given(settings) != _text(settings) or file.stat().st_mtime > last_given(settings)
 
 
 def reload(settings: Settings) -> None:
@@ -28,7 +49,7 @@ def reload(settings: Settings) -> None:
     One at a time: the caller sees to it. Raises ValueError when Kamailio refuses, which goes on as before, and
     rpc.UnreachableError when it does not run; it will take them when it starts.
     """
-    before = _file(settings).read_text()
+    before = text_given(settings)
     write(settings)
     try:
         rpc.kamailio(render.run_dir(settings), "tls.reload", timeout=_PATIENCE)
@@ -36,6 +57,7 @@ def reload(settings: Settings) -> None:
         # It must still start with this file.
         render.write_file(_file(settings), before)
         raise
+    note_given(settings)
 
 
 def profiles(fqdn: str, certificates: Iterable[Certificate]) -> str:
@@ -52,6 +74,14 @@ def profiles(fqdn: str, certificates: Iterable[Certificate]) -> str:
 
 def _file(settings: Settings) -> Path:
     return render.run_dir(settings) / "tls.cfg"
+
+
+def _given(settings: Settings) -> Path:
+    return render.run_dir(settings) / "tls.given"
+
+
+def _text(settings: Settings) -> str:
+    return profiles(settings.fqdn, Certificates(settings.state_dir).usable())
 
 
 def _served(certificate: Certificate) -> Iterator[str]:

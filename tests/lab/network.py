@@ -230,6 +230,12 @@ class Lab:
             self.machines["dns"] = Machine("dns", space, (address,), self, ())
         return self.machines["dns"]
 
+    def host_of_internet(self, name: str, number: int) -> Machine:
+        """Somebody on the Internet at an address that others must know beforehand."""
+        if name in self.machines:
+            return self.machines[name]
+        return self._host(name, self._internet(), INTERNET, number)
+
     def attacker(self, name: str = "attacker") -> Machine:
         """Somebody on the Internet who should not get anywhere."""
         return self._outsider(name, "attacker", addresses.ATTACKER)

@@ -44,9 +44,9 @@ def test_a_new_one_leaves_the_files_of_the_old_one_until_it_is_tidied_up(tmp_pat
     new = certificates.install("sip.example.org", b"new", b"new key", "a test")
     assert certificates.usable() == [new]
     assert (old.chain.read_text(), old.key.read_text()) == ("old", "old key")
-    certificates.tidy([old.chain])
+    certificates.tidy(f"certificate = {old.chain}")
     assert old.chain.exists()
-    certificates.tidy([])
+    certificates.tidy("")
     assert not old.chain.parent.exists()
     assert (new.chain.read_text(), new.key.read_text()) == ("new", "new key")
 
@@ -59,5 +59,5 @@ def test_what_is_removed_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "certificates" / ".a.example.org.1.link").symlink_to(".a.example.org.1")
     certificates.remove("never.example.org")
     assert certificates.usable() == []
-    certificates.tidy([])
+    certificates.tidy("")
     assert list((tmp_path / "certificates").iterdir()) == []
