@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from lab.agent import Agent, Talk, answered_call, trusting_all
-from lab.certificates import Authority, shown, trusting
 from lab.eventually import PATIENCE
 from lab.network import Lab, Machine
 from lab.node import FQDN, Node
+from lab.pki import Authority, names, trusting
 from lab.sipp import Transport
 from sipward import tls
 from sipward.certificates import Certificates
@@ -38,8 +38,9 @@ def install(node: Node) -> Iterator[Callable[..., None]]:
     """Have the node use a certificate for a name, until the test is over."""
     certificates, made = Certificates(node.state_dir), set[str]()
 
-    def use(name: str, authority: Authority, *names: str) -> None:
-        certificates.install(name, *authority.issue(*(names or (name,))), "test")
+    def use(name: str, authority: Authority) -> None:
+        pair = authority.issue(name)
+        certificates.install(name, pair.chain, pair.key, "test")
         made.add(name)
         tls.reload(node.settings)
 
@@ -54,7 +55,7 @@ def connected(machine: Machine, name: str = "", context: ssl.SSLContext | None =
     with Agent(machine, "tls", tls=context, asks_for=name) as phone:
         phone.connect()
         assert isinstance(phone.socket, ssl.SSLSocket)
-        return shown(phone.socket)
+        return names(phone.socket)
 
 
 # --- who it is ----------------------------------------------------------------------------------------------------
@@ -70,7 +71,7 @@ def test_a_phone_that_has_the_nodes_ca_trusts_it(by: str, ipv6: bool, bob: Machi
 
 
 def test_a_phone_with_another_ca_does_not(bob: Machine, own_ca: bytes) -> None:
-    stranger = trusting(Authority("another").pem)
+    stranger = trusting(Authority("another").root.chain)
     with Agent(bob, "tls", tls=stranger, asks_for=FQDN) as phone, pytest.raises(ssl.SSLCertVerificationError):
         phone.connect()
 
@@ -82,7 +83,7 @@ def test_each_name_is_answered_by_its_own_certificate_and_any_other_by_the_nodes
     install(WILD, authority)
     install(TENANT, authority)
     install(f"special.{WILD[2:]}", authority)
-    trusted = trusting(authority.pem)
+    trusted = trusting(authority.root.chain)
     assert connected(bob, TENANT, trusted) == {TENANT}
     assert connected(bob, TENANT.upper(), trusted) == {TENANT}
     assert connected(bob, BELOW, trusted) == {WILD}
@@ -99,12 +100,12 @@ def test_a_reload_touches_no_connection_and_new_ones_get_the_new_certificate(
 ) -> None:
     old, new = Authority("old"), Authority("new")
     install(TENANT, old)
-    with Agent(bob, "tls", tls=trusting(old.pem), asks_for=TENANT) as phone:
+    with Agent(bob, "tls", tls=trusting(old.root.chain), asks_for=TENANT) as phone:
         ours, theirs = answered_call(phone, instance, f"sip:200@{acme.domain}")
         install(TENANT, new)
-        assert connected(alice, TENANT, trusting(new.pem)) == {TENANT}
+        assert connected(alice, TENANT, trusting(new.root.chain)) == {TENANT}
         with pytest.raises(ssl.SSLCertVerificationError):
-            connected(alice, TENANT, trusting(old.pem))
+            connected(alice, TENANT, trusting(old.root.chain))
         theirs.send("INFO")
         phone.reply(phone.expect("INFO"), 200)
         instance.expect(200)
@@ -124,7 +125,7 @@ def test_a_certificate_that_kamailio_refuses_changes_nothing_not_even_a_start(
         with pytest.raises(ValueError, match="TLS configuration"):
             tls.reload(node.settings)
         assert profiles.read_text() == before
-        assert connected(bob, TENANT, trusting(authority.pem)) == {TENANT}
+        assert connected(bob, TENANT, trusting(authority.root.chain)) == {TENANT}
     finally:
         certificates.remove("broken.example")
     assert connected(bob, "broken.example") == {FQDN}
