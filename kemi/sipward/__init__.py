@@ -19,6 +19,7 @@ In Kamailio's workers (no I/O, no OpenSSL, nothing to install):
 - `ports`        which registration at a carrier has which of our ports
 - `edge`         the node as its workers see it
 - `live`         the entries of the live table, and how they are read
+- `sips`         sips URIs, for who does not speak TLS: pure
 - `uri`, `model` the words
 - `kamailio`     the only module that speaks to Kamailio
 - `icmp`         what a peer that was away has left in our sockets

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import NamedTuple
 
-from sipward import headers
+from sipward import headers, sips
 from sipward.anchor import Anchor, name
 from sipward.concealment import Concealment
 from sipward.decision import NO_DIALOG, Answer, Decision, Relay, Request
@@ -185,15 +185,19 @@ class Flow:
                 sip.set_call_id(request.call_id)
             self._conceal.reveal(request.method, relay.dialog.tenant)
             self._introduce(request, relay)
+            if request.source.transport == "tls" and target.transport != "tls" and request.method != "REGISTER":
+                self._conceal.mark_sips()
         elif relay.dialog.unhidden:
             self._strip(headers.INTERNAL if relay.asserts else headers.INTERNAL_AND_IDENTITY)
         elif not self._conceal.request(request, relay, socket, shown):
             self._limiter.withdraw(request.method, relay.charges)
             return None
-        if relay.uri or request.strict:
-            sip.set_uri(relay.uri or request.uri)
+        onward = relay.uri or request.uri
+        onward = sips.own(onward) if outwards else sips.plain(onward, target)
+        if onward is not request.uri or request.strict:
+            sip.set_uri(onward)
         if routes.present:
-            self._routes.write(self._routes.onward(routes, request.side, relay), relay.uri or request.uri)
+            self._routes.write(self._routes.onward(routes, request.side, relay), onward)
         if not self._anchor.request(request, relay, socket):
             if relay.charges:
                 self._limiter.release(name(request, relay))
@@ -275,6 +279,7 @@ class Flow:
             unhidden=relay.dialog.unhidden,
             next=relay.targets[1:],
             holds=bool(relay.holder),
+            secure=relay.targets[0].transport == "tls",
             leaves=bool(relay.holder) and is_removal(self._sip.contacts(), self._sip.header("Expires")),
         ).remember(self._sip)
 
@@ -325,15 +330,20 @@ class Flow:
         if passage.unhidden:
             return None
         if passage.to is not Side.SERVICE:
-            self._conceal.restore_vias()
-            if method == "REGISTER":
-                self._conceal.registered_outside(passage.tenant, passage.trunk)
+            self._reply_from_outside(method, passage, back)
         elif method == "REGISTER":
             dialog = self._dialog(passage)
             self._conceal.registered(passage.tenant, dialog.outer if dialog else None, dropped)
         else:
             self._conceal.reply(status, passage.origin, passage.tenant, back, dropped)
         return None
+
+    def _reply_from_outside(self, method: str, passage: Passage, back: Socket) -> None:
+        self._conceal.restore_vias()
+        if passage.secure and back.local.transport != "tls":
+            self._conceal.mark_sips()
+        if method == "REGISTER":
+            self._conceal.registered_outside(passage.tenant, passage.trunk)
 
     def _ended(self, status: int, call: str) -> None:
         """A BYE was answered."""

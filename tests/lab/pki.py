@@ -137,6 +137,18 @@ def _name(text: str) -> x509.GeneralName:
         return x509.DNSName(text)
 
 
+def trusting(roots: bytes) -> ssl.SSLContext:
+    """A TLS client that trusts these roots (PEM) alone, and looks at the name it has asked for."""
+    return ssl.create_default_context(cadata=roots.decode())
+
+
+def names(peer: ssl.SSLSocket) -> set[str]:
+    """The host names in the certificate that a peer has shown."""
+    certificate = x509.load_der_x509_certificate(peer.getpeercert(binary_form=True) or b"")
+    alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return set(alternatives.get_values_for_type(x509.DNSName))
+
+
 AUTHORITY = Authority()
 """The one that nodes of the lab know, beyond those of the machine."""
 

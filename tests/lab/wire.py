@@ -127,14 +127,13 @@ class Wire:
             self._flows = {key: _Flow(flow.stream, flow.buffer) for key, flow in flows.items()}
 
     def overhear(self, message: Message, interface: str) -> None:
-        """Take a message that was encrypted on the wire from who could read it: the node has sent it by `interface`."""
-        sent = replace(message, machine="node", interface=interface, direction="out")
+        """Take a message that was encrypted on the wire from who could read it: at the node it passed `interface`."""
+        way = "out" if message.direction == "in" else "in"
+        there = replace(message, machine="node", interface=interface, direction=way)
         data = message.text.encode(errors="surrogateescape")
         with self._changed:
-            self._messages += [message, sent]
-            self._datagrams.append(
-                Sent(sent.time, sent.machine, interface, sent.direction, sent.source, sent.destination, data)
-            )
+            self._messages += [message, there]
+            self._datagrams.append(Sent(there.time, "node", interface, way, there.source, there.destination, data))
             self._changed.notify_all()
 
     # --- questions ------------------------------------------------------------------------------------------------
