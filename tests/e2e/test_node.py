@@ -420,6 +420,8 @@ def test_everything_lies_under_the_state_directory_for_its_owner_alone(node: Nod
     found = [node.state_dir, *node.state_dir.rglob("*")]
     modes = {}
     for path in found:
+        if path.is_symlink():
+            continue  # which has no mode of its own
         with suppress(FileNotFoundError):  # a question's socket, a file that has got its own name by now
             modes[path] = stat.S_IMODE(path.lstat().st_mode)
     assert len(modes) > 15
