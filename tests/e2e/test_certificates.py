@@ -158,13 +158,6 @@ def x509_names(machine: Machine, name: str) -> set[str]:
     return {*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))}
 
 
-def test_what_is_kept_is_for_the_node_alone(node: Node) -> None:
-    place = node.state_dir / "certificates"
-    found = {path: stat.S_IMODE(path.stat().st_mode) for path in [place, *place.rglob("*")] if not path.is_symlink()}
-    assert {mode for path, mode in found.items() if path.is_dir()} == {0o700}
-    assert {mode for path, mode in found.items() if path.is_file()} == {0o600}
-
-
 def test_a_further_name_may_be_of_the_own_ca_too_and_is_forgotten_again(
     cert: Callable[..., Answer], shown: Callable[[str], x509.Certificate]
 ) -> None:
@@ -198,6 +191,10 @@ def test_a_file_is_watched_what_is_good_is_taken_and_what_is_bad_is_refused(
         assert node.status()["components"]["certificates"]["state"] == "degraded"
         assert why in node.sipward("cert", "renew", name).errors
         assert shown(name).serial_number == first.serial
+    said = done(node.sipward("status"))
+    assert re.search(
+        rf"certificate: {name}: until 20\d\d-\d\d-\d\d, 8\d days, from {files[0]}: refused: does not", said
+    )
     second.put(*files)
     eventually(lambda: shown(name).serial_number == second.serial)
     eventually(lambda: problem(node, name) == "")
@@ -255,7 +252,7 @@ def test_a_further_name_comes_from_the_acme_server_in_spite_of_its_faults_and_to
     keys = {"kid-1": "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"}
     settings = {"externalAccountBindingRequired": True, "externalAccountMACKeys": keys}
     before = node.config.read_text()
-    with Pebble(lab, settings, {"PEBBLE_WFE_NONCEREJECT": "30"}) as pebble:
+    with Pebble(lab, settings, {"PEBBLE_WFE_NONCEREJECT": "50"}) as pebble:
         refused = cert("add", "a.example", "--lets-encrypt")
         assert (refused.code, "externalAccountBinding" in refused.errors) == (1, True)
         bound = f'[acme]\neab_key_id = "kid-1"\neab_key = "{keys["kid-1"]}"\n'
@@ -268,6 +265,11 @@ def test_a_further_name_comes_from_the_acme_server_in_spite_of_its_faults_and_to
     eventually(lambda: is_of_pebble(shown("a.example")))
     assert not is_of_pebble(shown(FQDN))
     assert "a.example" in done(cert("list"))
+    # What is kept is for the node alone: the account's key, certificates and notes.
+    place = node.state_dir / "certificates"
+    kept = {path: stat.S_IMODE(path.lstat().st_mode) for path in [place, *place.rglob("*")] if not path.is_symlink()}
+    assert {"account.pem", "ca.key", "key.pem", "_names.json"} <= {path.name for path in kept}
+    assert {path: oct(mode) for path, mode in kept.items() if mode != (0o700 if path.is_dir() else 0o600)} == {}
     # Port 80 was open for the challenge alone.
     with pytest.raises(ConnectionRefusedError), lab.phone("bob").socket(kind=SOCK_STREAM) as asker:
         asker.connect((ADDRESSES[0], 80))
