@@ -19,6 +19,7 @@ from sipward.limits import Limiter
 from sipward.live import Live
 from sipward.model import Endpoint, Side, Socket
 from sipward.passage import Passage
+from sipward.peers import Peers
 from sipward.ports import Ports, is_removal
 from sipward.routeset import Routes, RouteSet
 from sipward.routing import Router
@@ -81,7 +82,8 @@ class Flow:
         self._anchor = Anchor(sip, edge, self._log)
         self._limiter = Limiter(sip)
         self._ports = Ports(sip, edge.own_ports)
-        self._failover = Failover(sip, edge, self._sealer, self._live, self._log)
+        self._peers = Peers(sip, self._sealer, self._live)
+        self._failover = Failover(sip, edge, self._sealer, self._live, self._peers, self._log)
 
     # --- requests ------------------------------------------------------------------------------------------------
 
@@ -209,7 +211,8 @@ class Flow:
         sip.aim(target, self._edge.index_of(socket))
         if request.method == "ACK":
             # The ACK of a 2xx has no transaction and no answer (RFC 3261, 13.2.2.4).
-            sip.relay()
+            if self._peers.reach(relay.dialog.trunk, target):
+                sip.relay()
             return None
         self._remember(request, relay, sealed, shown if outwards else seen.call_id, seen.back)
         return self._send(request, relay)
@@ -247,7 +250,8 @@ class Flow:
         fails_over = more or (starts and relay.to is Side.SERVICE)
         if fails_over:
             self._sip.keep_unsent()
-        if self._sip.relay(self._failover.patience(request.method, relay.to, more) if starts else 0):
+        patience = self._failover.patience(request.method, relay.to, more) if starts else 0
+        if self._peers.reach(relay.dialog.trunk, relay.targets[0]) and self._sip.relay(patience):
             return
         passage = Passage.recall(self._sip) if fails_over else None
         if passage and self._failover.go_on(passage, "unreachable"):
@@ -372,7 +376,8 @@ class Flow:
 
     def stray_reply(self) -> None:
         """Drop a reply that no transaction waits for: nobody knows any more how it would have to change."""
-        self._sip.count("stray-reply")
+        if not self._peers.heard():
+            self._sip.count("stray-reply")
         self._sip.drop_reply()
 
     def failure(self) -> None:

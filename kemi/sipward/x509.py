@@ -1,14 +1,13 @@
-"""A peer's certificate, read just as far as its names go (RFC 5280), without OpenSSL, which stays out of workers' Python.
+"""A peer's certificate, read just as far as its names go (RFC 5280): OpenSSL stays out of workers' Python.
 
 OpenSSL has parsed it before and has checked its chain; whose it is, is asked here.
 """
 
 import binascii
+from _sha2 import sha256  # type: ignore[import-not-found]  # hashlib would bring OpenSSL
 from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import NamedTuple
-
-from _sha2 import sha256
 
 _EXTENSIONS, _OCTETS = 0xA3, 0x04
 _DNS, _URI, _IP = 0x82, 0x86, 0x87
