@@ -17,7 +17,7 @@ from lab.eventually import PATIENCE
 from lab.network import Lab, Machine, Place
 from lab.packets import Address
 from lab.pebble import DIRECTORY
-from lab.pki import AUTHORITY
+from lab.pki import AUTHORITY, PRIVATE
 from lab.processes import Process
 from sipward import live, numbers, rpc
 from sipward import node as product
@@ -79,6 +79,9 @@ class Node:
         """Write the configuration only."""
         self.directory.mkdir(exist_ok=True)
         AUTHORITY.trust(self.roots)
+        profile = self._private
+        PRIVATE.trust(profile["ca"])
+        PRIVATE.issue(FQDN).put(profile["certificate"], profile["key"])
         self.config.write_text(to_toml(self._table))
         return self
 
@@ -296,6 +299,11 @@ class Node:
     def _log(self, name: str) -> Path:
         return self.directory / "sipward.log" if name == "sipward" else self.state_dir / "log" / f"{name}.log"
 
+    @property
+    def _private(self) -> dict[str, Path]:
+        """The profile for carriers with a CA of their own: its files."""
+        return {name: self.directory / f"private-{name}.pem" for name in ("ca", "certificate", "key")}
+
     def _defaults(self, place: Place) -> dict[str, Any]:
         addresses: dict[Place, Table] = {
             "public": {"address": list(INTERNET.host(NODE))},
@@ -313,6 +321,7 @@ class Node:
                 "local_networks": [f"{LOCAL.v4}0/24"],
             },
             "rtp": {"ports": "20000-20999"},
+            "tls": {"profiles": {"private": {name: str(path) for name, path in self._private.items()}}},
             "dns": {"servers": [f"{INTERNET.v4}{DNS}"]},
             "numbers": {"country_code": PLAN.country},
             # A scenario knows what it will hear. A test of the OPTIONS to instances says how often they come.
@@ -354,10 +363,10 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def to_toml(table: Mapping[str, Any]) -> str:
+def to_toml(table: Mapping[str, Any], above: str = "") -> str:
     """A table with tables in it as TOML. JSON's strings, numbers, booleans and lists are TOML's too."""
     plain = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, Mapping)]
     for key, value in table.items():
         if isinstance(value, Mapping):
-            plain += ["", f"[{key}]", to_toml(value).strip()]
+            plain += ["", f"[{above}{key}]", to_toml(value, f"{above}{key}.").strip()]
     return "\n".join(plain) + "\n"

@@ -151,6 +151,8 @@ def names(peer: ssl.SSLSocket) -> set[str]:
 
 AUTHORITY = Authority()
 """The one that nodes of the lab know, beyond those of the machine."""
+PRIVATE = Authority("Private")
+"""A carrier's own: it signs the carrier's certificate and, for mutual TLS, the node's."""
 
 
 def served(machine: Machine, to: tuple[str, int], name: str = "") -> x509.Certificate:
