@@ -123,10 +123,20 @@ def _kamailio(settings: Settings, node: Edge) -> str:
         workers=settings.sip.workers,
         debug=_KAMAILIO_LEVEL[settings.log_level],
         listeners="\n".join(dict.fromkeys([*listeners.values(), *names])),
+        # Connections that no message's socket decides about: those to carriers.
+        sources="\n".join(_source(socket.local.host) for socket in node.sockets_of(Side.OUTSIDE) if _is_tls(socket)),
         run=run_dir(settings),
         rtpengine=settings.rtp.control,
         handler=CHECKOUT / "kemi" / "handler.py",
     )
+
+
+def _is_tls(socket: Socket) -> bool:
+    return socket.local.transport == "tls"
+
+
+def _source(host: str) -> str:
+    return f"tcp_source_ipv6=[{host}]" if ":" in host else f"tcp_source_ipv4={host}"
 
 
 def _advertise(socket: Socket) -> str:

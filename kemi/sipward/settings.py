@@ -38,6 +38,7 @@ _UNIX_PATH_MAX = 107
 _RTP_NARROWEST = 100
 _OWN_PORTS_MAX = 100
 _PREFIX_MAX = 8
+_PROFILE = re.compile(r"[a-z0-9_-]{1,64}")
 _LAUNCHERS = frozenset({"ROOT", "MIRROR", "RUN"})
 """What else is told by variables with our prefix: to the launcher, and to the components by the node."""
 
@@ -402,6 +403,47 @@ class AcmeSettings(Section):
         return self
 
 
+class ProfileSettings(Section):
+    """`[tls.profiles.NAME]`: what is different with carriers whose trunks name it."""
+
+    ca: FilePath = None
+    """PEM file of the CAs that sign the carrier's certificate; without it those of the machine."""
+    certificate: FilePath = None
+    """PEM file of the certificate that the node shows the carrier ..."""
+    key: FilePath = None
+    """... and of its private key."""
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise refuse("must be given with its certificate, and only with it", key="key")
+        return self
+
+
+class TlsSettings(Section):
+    """`[tls]`: what is asked of others, and shown to carriers."""
+
+    client_ca: FilePath = None
+    """PEM file of the CAs that sign the certificates of phones; without it no phone is asked for one."""
+    client_certificates: Literal["optional", "required"] = "optional"
+    """Whether whoever connects may go without a certificate; a bad one is refused in any case."""
+    profiles: dict[str, ProfileSettings] = {}
+
+    @field_validator("profiles")
+    @classmethod
+    def _names(cls, value: dict[str, ProfileSettings]) -> dict[str, ProfileSettings]:
+        for name in value:
+            if not _PROFILE.fullmatch(name):
+                raise refuse(f"{problems.show(name)} must be 1 to 64 of a-z, 0-9, _ and -")
+        return value
+
+    @model_validator(mode="after")
+    def _somebodys(self) -> Self:
+        if self.client_certificates == "required" and self.client_ca is None:
+            raise refuse("needs tls.client_ca", key="client_certificates")
+        return self
+
+
 class Settings(BaseSettings):
     """Everything a node is told. Frozen; make one with `load`."""
 
@@ -429,6 +471,7 @@ class Settings(BaseSettings):
     dns: DnsSettings = DnsSettings()
     health: HealthSettings = HealthSettings()
     trunks: TrunksSettings = TrunksSettings()
+    tls: TlsSettings = TlsSettings()
     certificates: CertificatesSettings = CertificatesSettings()
     acme: AcmeSettings = AcmeSettings()
 

@@ -5,11 +5,14 @@ from pathlib import Path
 
 from sipward import render, rpc
 from sipward.certificates import Certificate, Certificates
-from sipward.settings import Settings
+from sipward.settings import ProfileSettings, Settings, TlsSettings
 
 _PATIENCE = 20.0
 """Seconds that Kamailio may take for a reload: it reads every certificate once for each of its processes."""
 
+_MACHINE = '"/etc/ssl/certs"'
+"""The CAs that the machine knows, each in a file that is read when it is needed."""
+_DEFAULTS = TlsSettings()
 _TERMS = (
     "method = TLSv1.2+",
     # What TLS 1.2 may use: forward secrecy and authenticated encryption (RFC 9325, 4.2). TLS 1.3 has nothing else.
@@ -60,16 +63,27 @@ def reload(settings: Settings) -> None:
     note_given(settings)
 
 
-def profiles(fqdn: str, certificates: Iterable[Certificate]) -> str:
-    """The text of the file. `certificates` must hold one of `fqdn`: it is for all who ask for no name that is known."""
+def profiles(
+    fqdn: str,
+    certificates: Iterable[Certificate],
+    chosen: TlsSettings = _DEFAULTS,
+    ca_file: Path | None = None,
+) -> str:
+    """The text of the file. `certificates` must hold one of `fqdn`: it is for all who ask for no name that is known.
+
+    `ca_file`: CAs that are known beyond those of the machine.
+    """
     usable = list(certificates)
     own = next(one for one in usable if one.name == fqdn)
     # Kamailio looks from the bottom up: a name before the wildcards that cover it, of those the longest first.
     ranked = sorted(usable, key=lambda one: (not one.name.startswith("*."), one.name.count("."), one.name))
-    parts = ["[server:default]", *_served(own)]
+    parts = ["[server:default]", *_served(own, chosen)]
     for one in ranked:
-        parts += ["", "[server:any]", *_named(one.name), *_served(one)]
-    return "\n".join([*parts, "", "[client:default]", *_TERMS]) + "\n"
+        parts += ["", "[server:any]", *_named(one.name), *_served(one, chosen)]
+    parts += ["", "[client:default]", *_asked(ProfileSettings(), ca_file)]
+    for name, profile in sorted(chosen.profiles.items()):
+        parts += ["", "[client:any]", f"server_id = {name}", f"server_name = {name}", *_asked(profile, ca_file)]
+    return "\n".join(parts) + "\n"
 
 
 def _file(settings: Settings) -> Path:
@@ -81,11 +95,29 @@ def _given(settings: Settings) -> Path:
 
 
 def _text(settings: Settings) -> str:
-    return profiles(settings.fqdn, Certificates(settings.state_dir).usable())
+    certificates = Certificates(settings.state_dir).usable()
+    return profiles(settings.fqdn, certificates, settings.tls, settings.certificates.ca_file)
 
 
-def _served(certificate: Certificate) -> Iterator[str]:
+def _asked(profile: ProfileSettings, ca_file: Path | None) -> Iterator[str]:
+    """Of a carrier. Kamailio says what it thinks of the certificate; `peers` decides what that means."""
     yield from _TERMS
+    if profile.ca:
+        yield f"ca_list = {_quoted(profile.ca)}"
+    else:
+        yield f"ca_path = {_MACHINE}"
+        if ca_file:
+            yield f"ca_list = {_quoted(ca_file)}"
+    if profile.certificate and profile.key:
+        yield f"certificate = {_quoted(profile.certificate)}"
+        yield f"private_key = {_quoted(profile.key)}"
+
+
+def _served(certificate: Certificate, chosen: TlsSettings) -> Iterator[str]:
+    yield from _TERMS
+    if chosen.client_ca:
+        yield f"ca_list = {_quoted(chosen.client_ca)}"
+        yield f"verify_client = {'on' if chosen.client_certificates == 'required' else 'optional'}"
     yield f"certificate = {_quoted(certificate.chain)}"
     yield f"private_key = {_quoted(certificate.key)}"
 

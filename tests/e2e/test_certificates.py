@@ -44,8 +44,7 @@ def lab() -> Iterator[Lab]:
 def node(lab: Lab) -> Iterator[Node]:
     folder = lab.directory / "folder"
     folder.mkdir()
-    certificates = {"folder": str(folder), "ca_file": str(AUTHORITY.trust(lab.directory / "roots.pem"))}
-    with Node(lab, settings={"certificates": certificates}) as node:
+    with Node(lab, settings={"certificates": {"folder": str(folder)}}) as node:
         yield node
         assert node.stop() == 0, node.log_tail()
 

@@ -17,7 +17,7 @@ from lab.sipp import Transport
 
 _numbers = itertools.count(1)
 _BRANCH = "z9hG4bK"
-_PROBE = "<sip:health@"
+PROBE = "<sip:health@"
 """In the From of the node's own OPTIONS to an instance."""
 _ROUTE = re.compile(r"<[^>]+>[^,<]*")
 
@@ -262,7 +262,7 @@ class Agent:
             except TimeoutError:
                 return None
             message = self._message(data, Address(*source[:2]))
-            if _PROBE not in message.header("From"):
+            if PROBE not in message.header("From"):
                 return message
             self._probes.append(message)
 
