@@ -105,6 +105,7 @@ def test_what_is_bad_is_refused(case: str, root: Path) -> None:
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
 @pytest.mark.parametrize("which", ["certificate", "key"])
 def test_whatever_is_in_a_file_it_is_taken_or_refused(which: str, root: Path) -> None:
     dice = random.Random(5)
