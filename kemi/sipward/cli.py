@@ -146,7 +146,7 @@ def restore_command(
 def explain_call(
     source: Annotated[str, typer.Option("--from", metavar="ADDRESS[:PORT]", help="Where the request comes from.")],
     to: Annotated[str, typer.Option("--to", metavar="URI", help="Its Request-URI.")],
-    transport: Annotated[str, typer.Option(help="udp or tcp.")] = "udp",
+    transport: Annotated[str, typer.Option(help="udp, tcp or tls.")] = "udp",
     method: Annotated[str, typer.Option(help="Its method.")] = "INVITE",
     caller: Annotated[str, typer.Option(metavar="URI", help="Its From.")] = "",
     header: Annotated[
