@@ -130,6 +130,10 @@ def problem(node: Node, name: str) -> str:
     return str(state(node, name).get("problem", "unknown"))
 
 
+def parts(pair: Pair) -> tuple[bytes, bytes]:
+    return pair.chain, pair.key
+
+
 def is_of_pebble(certificate: x509.Certificate) -> bool:
     return "Pebble" in certificate.issuer.rfc4514_string()
 
@@ -179,16 +183,21 @@ def test_a_file_is_watched_what_is_good_is_taken_and_what_is_bad_is_refused(
     first.put(*files)
     done(cert("add", name, "--certificate", files[0], "--key", files[1]))
     eventually(lambda: shown(name).serial_number == first.serial)
+    now, day = datetime.now(UTC), timedelta(days=1)
     bad = {
-        "the key is not the certificate's": Pair(second.links, first.private_key),
-        "the chain is not complete": Authority("Other").issue(name),
-        f"does not cover {name}": AUTHORITY.issue("other.example"),
+        "the key is not the certificate's": (second.chain, first.key),
+        "the certificate's file is not whole": (second.chain[:-40], second.key),
+        "the chain is not complete": parts(Authority("Other").issue(name)),
+        "it has expired": parts(AUTHORITY.issue(name, begins=now - 90 * day, life=89 * day)),
+        "it is not valid before": parts(AUTHORITY.issue(name, begins=now + day)),
+        f"does not cover {name}": parts(AUTHORITY.issue("other.example")),
     }
-    for why, pair in bad.items():
-        pair.put(*files)
+    for why, contents in bad.items():
+        for path, content in zip(files, contents, strict=True):
+            path.write_bytes(content)
         eventually(lambda: why in problem(node, name), what=why)  # noqa: B023
         assert node.status()["components"]["certificates"]["state"] == "degraded"
-        assert shown(name).serial_number == first.serial
+    assert shown(name).serial_number == first.serial
     assert cert("renew", name).errors.startswith(f"does not cover {name}: it is for other.example")
     said = done(node.sipward("status"))
     assert re.search(
