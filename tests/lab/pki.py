@@ -10,7 +10,7 @@ from functools import cache, cached_property
 from ipaddress import ip_address
 from pathlib import Path
 from shutil import rmtree
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -58,6 +58,13 @@ class Pair:
     def locked(self, password: bytes) -> bytes:
         """The key as PEM behind a password."""
         return self.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(password))
+
+    def load(self, context: ssl.SSLContext) -> None:
+        """Have a client or server show it; it reads files only."""
+        with TemporaryDirectory() as folder:
+            chain, key = Path(folder, "chain.pem"), Path(folder, "key.pem")
+            self.put(chain, key)
+            context.load_cert_chain(chain, key)
 
     def put(self, chain: Path, key: Path) -> None:
         """Write both, as a program does that renews them: each file in one step."""
