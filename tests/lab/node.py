@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,11 +14,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from lab.addresses import DNS, GATEWAY, INTERNET, LOCAL, NODE, SERVICE, SITE
-from lab.eventually import PATIENCE
+from lab.eventually import PATIENCE, eventually
 from lab.network import Lab, Machine, Place
 from lab.packets import Address
 from lab.pebble import DIRECTORY
-from lab.pki import AUTHORITY, PRIVATE
+from lab.pki import known, private_profile
 from lab.processes import Process
 from sipward import live, numbers, rpc
 from sipward import node as product
@@ -53,7 +54,6 @@ class Node:
         self.directory = lab.directory / name
         self.state_dir = self.directory / "state"
         self.config = self.directory / "sipward.toml"
-        self.roots = self.directory / "roots.pem"
         self._table = _merge(self._defaults(place), settings or {})
         self._process: Process | None = None
 
@@ -78,10 +78,6 @@ class Node:
     def configure(self) -> Self:
         """Write the configuration only."""
         self.directory.mkdir(exist_ok=True)
-        AUTHORITY.trust(self.roots)
-        profile = self._private
-        PRIVATE.trust(profile["ca"])
-        PRIVATE.issue(FQDN).put(profile["certificate"], profile["key"])
         self.config.write_text(to_toml(self._table))
         return self
 
@@ -94,6 +90,22 @@ class Node:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"the node is not ready after {within} s: {self.status()}\n{self.log_tail()}")
             time.sleep(0.02)
+
+    def wait_in_step(self) -> None:
+        """Wait until all that is in Redis is live. A node routes by its last good table a moment before."""
+        eventually(lambda: self.status()["components"]["redis"]["state"] == "ok", what="the table is in step")
+
+    def kill_kamailio(self) -> None:
+        """Kill Kamailio; come back when another one routes by what is in Redis."""
+        before = self._kamailio
+        os.kill(before, signal.SIGKILL)
+        eventually(lambda: self._kamailio not in (0, before), what="another Kamailio")
+        self.wait_ready()
+        self.wait_in_step()
+
+    @property
+    def _kamailio(self) -> int:
+        return next((pid for pid, name in self.processes().items() if name == "kamailio"), 0)
 
     def stop(self) -> int:
         """Stop it as a service manager would, by SIGTERM; its exit code."""
@@ -299,11 +311,6 @@ class Node:
     def _log(self, name: str) -> Path:
         return self.directory / "sipward.log" if name == "sipward" else self.state_dir / "log" / f"{name}.log"
 
-    @property
-    def _private(self) -> dict[str, Path]:
-        """The profile for carriers with a CA of their own: its files."""
-        return {name: self.directory / f"private-{name}.pem" for name in ("ca", "certificate", "key")}
-
     def _defaults(self, place: Place) -> dict[str, Any]:
         addresses: dict[Place, Table] = {
             "public": {"address": list(INTERNET.host(NODE))},
@@ -321,13 +328,13 @@ class Node:
                 "local_networks": [f"{LOCAL.v4}0/24"],
             },
             "rtp": {"ports": "20000-20999"},
-            "tls": {"profiles": {"private": {name: str(path) for name, path in self._private.items()}}},
+            "tls": {"profiles": {"private": {name: str(path) for name, path in private_profile(FQDN).items()}}},
             "dns": {"servers": [f"{INTERNET.v4}{DNS}"]},
             "numbers": {"country_code": PLAN.country},
             # A scenario knows what it will hear. A test of the OPTIONS to instances says how often they come.
             "health": {"interval": 0},
-            # Nobody but the lab's own CA is ever asked, and none of it in times that people wait for.
-            "certificates": {"ca_file": str(self.roots), "reload_interval": 1},
+            # Nobody but the lab's own CA is ever asked, and nothing is waited for that operators wait for.
+            "certificates": {"ca_file": str(known()), "reload_interval": 1},
             "acme": {"directory": DIRECTORY, "retry_interval": 1},
         }
 

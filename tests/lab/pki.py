@@ -1,14 +1,16 @@
 """A certificate authority of the lab: a root, an intermediate, and what they issue for whoever needs it."""
 
+import atexit
 import socket
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from ipaddress import ip_address
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
+from tempfile import TemporaryDirectory, mkdtemp
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -177,3 +179,26 @@ def served(machine: Machine, to: tuple[str, int], name: str = "") -> x509.Certif
             return secured.getpeercert(binary_form=True)
 
     return x509.load_der_x509_certificate(machine.inside(ask) or b"")
+
+
+@cache
+def _folder() -> Path:
+    """One for all nodes of a run: they are configured alike."""
+    folder = Path(mkdtemp(prefix="sipward-pki-"))
+    atexit.register(rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@cache
+def known() -> Path:
+    """The file with the root that nodes know."""
+    return AUTHORITY.trust(_folder() / "roots.pem")
+
+
+@cache
+def private_profile(name: str) -> dict[str, Path]:
+    """The files of a node's profile for carriers with a CA of their own."""
+    files = {what: _folder() / f"private-{what}.pem" for what in ("ca", "certificate", "key")}
+    PRIVATE.trust(files["ca"])
+    PRIVATE.issue(name).put(files["certificate"], files["key"])
+    return files
