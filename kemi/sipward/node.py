@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -36,6 +37,7 @@ def run(load: Callable[[], Settings]) -> int:
     """
     # What the components write, logs and data too, is for this user only.
     os.umask(0o077)
+    _allow_files()
     # Until it is waited for: by default it would end this process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = load()
@@ -99,6 +101,12 @@ class _Running:
             raise
         self._settings, self._addresses = settings, addresses
         return restarted
+
+
+def _allow_files() -> None:
+    """Let the components open as many files as the machine allows at all: each TCP connection is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _certify(settings: Settings, addresses: Addresses) -> None:
