@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable
 
+from sipward.model import Srtp
+
 _BOUNDARY = re.compile(r'boundary\s*=\s*(?:"([^"]+)"|([^\s;]+))', re.IGNORECASE)
 _IS_SDP = re.compile(r"^content-type\s*:\s*application/sdp\b|^c\s*:\s*application/sdp\b", re.IGNORECASE | re.MULTILINE)
 
@@ -55,3 +57,10 @@ def _part(content_type: str, body: str) -> tuple[int, int] | None:
             return head + 4, end - 2 if body[end - 4 : end] == "\r\n\r\n" else end
         start = end
     return None
+
+
+def srtp(description: str) -> Srtp:
+    """How a description offers its media: as SRTP when any of it is, SDES before DTLS."""
+    if "\na=crypto:" in description:
+        return Srtp.SDES
+    return Srtp.DTLS if "\na=fingerprint:" in description and "SAVP" in description else Srtp.OFF

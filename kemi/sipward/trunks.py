@@ -11,9 +11,20 @@ from pydantic import Field, StrictBool, StrictStr, ValidationInfo, field_validat
 from sipward import live, problems
 from sipward.hosts import Network, is_host_name, parse_address
 from sipward.live import domain_key
-from sipward.model import Endpoint, Trunk
+from sipward.model import Endpoint, Srtp, Trunk
 from sipward.problems import refuse
-from sipward.records import NO_LIMITS, Description, Kind, LimitsValue, Value, check_name, distinct, is_name, validated
+from sipward.records import (
+    NO_LIMITS,
+    Description,
+    Kind,
+    LimitsValue,
+    SrtpName,
+    Value,
+    check_name,
+    distinct,
+    is_name,
+    validated,
+)
 from sipward.resolver import Name
 from sipward.rules import Rules
 
@@ -45,6 +56,7 @@ class TrunkValue(Value):
     identity: Literal["pass", "remove"] = "remove"
     limits: LimitsValue = NO_LIMITS
     own_port: StrictBool = False
+    srtp: SrtpName = "off"
     hosts: Annotated[tuple[StrictStr, ...], Field(max_length=100)] = ()
     description: Description = ""
 
@@ -123,7 +135,15 @@ class TrunkRecord:
         targets = tuple(dict.fromkeys(end for ends in self.found for end in ends))[:_TARGETS_MAX]
         limits = value.limits.to_limits()
         return Trunk(
-            self.name, value.tenants, targets, value.number, value.media, value.identity, limits, value.own_port
+            self.name,
+            value.tenants,
+            targets,
+            value.number,
+            value.media,
+            value.identity,
+            limits,
+            value.own_port,
+            Srtp(value.srtp),
         )
 
     def to_json(self) -> str:

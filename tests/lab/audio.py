@@ -45,3 +45,19 @@ def write_wav(path: Path, hertz: int = 425, seconds: int = 300) -> Path:
         )
         path.write_bytes(head + data)
     return path
+
+
+def is_tone(path: Path, hertz: int) -> bool:
+    """Whether the end of a WAV file of 16-bit samples, its last fifth of a second, is that tone and little else."""
+    data = path.read_bytes()
+    channels, rate = struct.unpack_from("<HI", data, 22)
+    count = rate // 5
+    frames = data[44:][-2 * channels * (len(data[44:]) // (2 * channels)) :] if len(data) > 44 else b""
+    samples: list[int] = [frame[0] for frame in struct.iter_unpack(f"<{channels}h", frames[-2 * channels * count :])]
+    if len(samples) < count:
+        return False
+    turns = [2 * math.pi * hertz * n / rate for n in range(count)]
+    real = sum(sample * math.cos(turn) for sample, turn in zip(samples, turns, strict=True))
+    imaginary = sum(sample * math.sin(turn) for sample, turn in zip(samples, turns, strict=True))
+    power = sum(sample * sample for sample in samples)
+    return bool(power > count * 100**2 and 2 * (real**2 + imaginary**2) / count > 0.8 * power)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from lab.asterisk import PASSWORD
-from lab.audio import write_wav
+from lab.audio import is_tone, write_wav
 from lab.eventually import PATIENCE
 from lab.network import Machine
 
@@ -33,16 +33,25 @@ rtp_ports {low}-{high}
 rtcp_mux no
 jitter_buffer_type fixed
 jitter_buffer_delay 5-10
+snd_path {heard}
 module_path {modules}
 module g711.so
 module aufile.so
 module aubridge.so
+module sndfile.so
 module uuid.so
-module_app account.so
+{modules_of_media}module_app account.so
 module_app menu.so
 module_app ctrl_tcp.so
 ctrl_tcp_listen 127.0.0.1:{control}
 """
+
+type Srtp = Literal["off", "optional", "sdes", "dtls"]
+type Codec = Literal["PCMA/8000/1", "opus/48000/2"]
+
+_ENCRYPTIONS: Mapping[Srtp, str] = {
+    "off": "", "optional": ";mediaenc=srtp", "sdes": ";mediaenc=srtp-mand", "dtls": ";mediaenc=dtls_srtp",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +77,11 @@ class Baresip:
         password: str = PASSWORD,
         answers: bool = False,
         hertz: int = 425,
+        srtp: Srtp = "off",
+        ice: bool = False,
+        codec: Codec = "PCMA/8000/1",
     ) -> None:
+        """`srtp`: "optional" offers keys beside plain RTP (RFC 8643); the others take nothing else."""
         self.machine = machine
         self.user = user
         self.domain = domain
@@ -79,15 +92,17 @@ class Baresip:
         self._changed = threading.Condition()
         self._next = 0
         self._said = machine.lab.directory / "audio" / f"{hertz}.wav"
+        self._heard = self._directory / "heard"
         edge = machine.lab.edge(machine)
         self._account = (
             f"<sip:{user}@{domain};transport={transport}>;auth_user={user};auth_pass={password}"
-            f';outbound="sip:{edge}:5060;transport={transport}";regint=600;audio_codecs=PCMA/8000/1'
-            f";answermode={'auto' if answers else 'manual'}"
+            f';outbound="sip:{edge}:5060;transport={transport}";regint=600;audio_codecs={codec}'
+            f";answermode={'auto' if answers else 'manual'}{_ENCRYPTIONS[srtp]}{';medianat=ice' if ice else ''}"
         )
         self._config = _CONFIG.format(
             address=machine.address, port=machine.sip_port, low=machine.rtp_ports[0], high=machine.rtp_ports[1],
-            modules=_MODULES, control=_CONTROL, said=self._said,
+            modules=_MODULES, control=_CONTROL, said=self._said, heard=self._heard,
+            modules_of_media="".join(f"module {name}.so\n" for name in _media_modules(srtp, ice, codec)),
         )  # fmt: skip
 
     def __enter__(self) -> Self:
@@ -100,7 +115,7 @@ class Baresip:
 
     def start(self) -> Self:
         """Start it and wait until it is registered."""
-        self._directory.mkdir(parents=True)
+        self._heard.mkdir(parents=True)
         write_wav(self._said, self._hertz)
         (self._directory / "config").write_text(self._config)
         (self._directory / "accounts").write_text("# none\n")
@@ -186,6 +201,11 @@ class Baresip:
             raise RuntimeError(f"baresip {name} {params}: {answer.get('data')}\n{self.log_tail()}")
         return str(answer.get("data", ""))
 
+    def hears(self, hertz: int) -> bool:
+        """Whether the tone is what it has heard of late, decrypted and decoded."""
+        files = sorted(self._heard.glob("dump-*-dec.wav"), key=lambda file: file.stat().st_mtime_ns)
+        return bool(files) and is_tone(files[-1], hertz)
+
     # --- what it tells --------------------------------------------------------------------------------------------
 
     @property
@@ -251,3 +271,8 @@ class Baresip:
                 fields = (str(said.get(key, "")) for key in ("type", "peeruri", "id", "param"))
                 self._events.append(Event(*fields))
             self._changed.notify_all()
+
+
+def _media_modules(srtp: Srtp, ice: bool, codec: Codec) -> list[str]:
+    names = {"off": [], "optional": ["srtp"], "sdes": ["srtp"], "dtls": ["dtls_srtp"]}[srtp]
+    return [*names, *(["ice"] if ice else []), *(["opus"] if codec.startswith("opus") else [])]

@@ -56,6 +56,7 @@ def add(
     own_port: Annotated[
         bool, typer.Option("--own-port", help="Each registration there has a port to itself ([trunks] own_ports).")
     ] = False,
+    srtp: Annotated[str, typer.Option(help="What it is offered: off (plain RTP), sdes or dtls.")] = "off",
     calls: Calls = 0,
     call_rate: CallRate = 0,
     registration_rate: RegistrationRate = 0,
@@ -74,6 +75,7 @@ def add(
         "identity": identity,
         "limits": limits(calls, call_rate, registration_rate),
         "own_port": own_port,
+        "srtp": srtp,
         "hosts": host or [],
         "description": description,
     }

@@ -1,0 +1,103 @@
+"""Each leg gets what its end can do: RTP, SDES-SRTP or DTLS-SRTP, between real phones and a real PBX."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from lab.asterisk import ECHO, Asterisk
+from lab.baresip import Baresip, Srtp
+from lab.calls import expect_audio, received
+from lab.eventually import eventually
+from lab.network import Lab, Machine
+from lab.node import Node
+
+from .conftest import Tenant
+
+BOTH, CALLER = "201", "202"
+HERTZ, SDES_HERTZ, RTP_HERTZ = 425, 500, 600
+PROFILES = {"off": "RTP/AVP", "optional": "RTP/AVP", "sdes": "RTP/SAVP", "dtls": "UDP/TLS/RTP/SAVPF"}
+"""What baresip offers, and gets answered."""
+
+
+@pytest.fixture
+def office(acme: Tenant, pbx: Machine) -> Iterator[Asterisk]:
+    """A PBX that does plain RTP."""
+    with Asterisk(pbx, acme.domain, [BOTH, CALLER]) as asterisk:
+        yield asterisk
+    assert not asterisk.errors, asterisk.log_tail()
+
+
+def profiles(machine: Machine) -> set[str]:
+    """The RTP profiles of all descriptions that this machine has been sent (RFC 8866, 5.14)."""
+    return {found for m in received(machine) for found in re.findall(r"^m=audio \d+ (\S+)", m.body, re.MULTILINE)}
+
+
+def refusals(lab: Lab) -> int:
+    """How many 488 have been seen anywhere."""
+    return len(lab.wire.messages(machine="node", method="INVITE", status=488))
+
+
+@pytest.mark.parametrize("srtp", PROFILES)
+@pytest.mark.parametrize("who", ["bob", "alice"])
+@pytest.mark.usefixtures("no_media_left")
+def test_a_phones_call_is_answered_as_it_offers_and_the_pbx_gets_rtp(
+    who: str, srtp: Srtp, office: Asterisk, request: pytest.FixtureRequest
+) -> None:
+    machine: Machine = request.getfixturevalue(who)
+    with Baresip(machine, BOTH, office.domain, srtp=srtp) as phone:
+        phone.dial(ECHO)
+        expect_audio(machine, office.machine)
+        eventually(lambda: phone.hears(HERTZ))
+        assert profiles(machine) == {PROFILES[srtp]}
+        assert profiles(office.machine) == {"RTP/AVP"}
+        phone.hangup()
+
+
+@pytest.mark.parametrize("answers", ["sdes", "rtp"])
+@pytest.mark.usefixtures("no_media_left")
+def test_of_two_phones_of_one_extension_each_is_offered_what_it_can_do_and_either_can_answer(
+    answers: str, office: Asterisk, lab: Lab, bob: Machine, alice: Machine, rob: Machine
+) -> None:
+    with (
+        Baresip(bob, BOTH, office.domain, srtp="sdes", hertz=SDES_HERTZ) as encrypting,
+        Baresip(alice, BOTH, office.domain, hertz=RTP_HERTZ) as plain,
+        Baresip(rob, CALLER, office.domain) as caller,
+    ):
+        encrypting.dial(ECHO)
+        encrypting.hangup()
+        marks = {phone: phone.mark() for phone in (encrypting, plain)}
+        caller.command("dial", f"sip:{BOTH}@{office.domain}")
+        for phone, mark in marks.items():
+            phone.wait_for("CALL_INCOMING", since=mark)
+        taken, lost = (encrypting, plain) if answers == "sdes" else (plain, encrypting)
+        taken.accept()
+        lost.wait_for("CALL_CLOSED", since=marks[lost])
+        caller.wait_for("CALL_ESTABLISHED")
+        expect_audio(caller.machine, taken.machine)
+        eventually(lambda: taken.hears(HERTZ))
+        eventually(lambda: caller.hears(SDES_HERTZ if answers == "sdes" else RTP_HERTZ))
+        assert refusals(lab) == 0
+        assert profiles(bob) == {"RTP/SAVP"}
+        assert profiles(alice) == profiles(rob) == profiles(office.machine) == {"RTP/AVP"}
+        caller.hangup()
+
+
+def test_a_phone_that_has_shown_nothing_and_wants_srtp_gets_it_when_it_refuses_rtp(
+    office: Asterisk, lab: Lab, node: Node, bob: Machine, rob: Machine
+) -> None:
+    with (
+        Baresip(bob, BOTH, office.domain, srtp="sdes", hertz=SDES_HERTZ, answers=True) as phone,
+        Baresip(rob, CALLER, office.domain) as caller,
+    ):
+        for _ in range(2):
+            caller.dial(BOTH)
+            expect_audio(bob, rob)
+            eventually(lambda: phone.hears(HERTZ))
+            eventually(lambda: caller.hears(SDES_HERTZ))
+            mark = phone.mark()
+            caller.hangup()
+            phone.wait_for("CALL_CLOSED", since=mark)
+        # One from the phone to us, and none after the first call.
+        assert refusals(lab) == 1
+    assert not node.media_calls()
