@@ -8,7 +8,7 @@ from sipward.decision import Relay, Request
 from sipward.edge import Edge
 from sipward.live import Live
 from sipward.media import OFFERING, Terms
-from sipward.model import Side, Socket
+from sipward.model import ANY_CODECS, Codecs, Side, Socket
 from sipward.passage import Passage
 from sipward.tokens import Dialog
 
@@ -38,13 +38,13 @@ class Anchor:
             return True
         terms = self._terms(dialog, relay.to, again=request.in_dialog)
         flags = media.offer(call, request.side, relay.to, socket.is_ipv6, dialog.fixed, terms)
-        return self._take(self._sip.media_offer, flags, relay.to)
+        return self._take(self._sip.media_offer, flags, relay.to, terms.codecs)
 
     def offer_again(self, passage: Passage, dialog: Dialog, socket: Socket) -> bool:
         """Take the offer of a failed request through rtpengine once more, for whom `dialog` leads to now."""
         terms = self._terms(dialog, passage.to)
         flags = media.offer(passage.media, passage.origin, passage.to, socket.is_ipv6, passage.fixed, terms)
-        return self._take(self._sip.media_offer, flags, passage.to)
+        return self._take(self._sip.media_offer, flags, passage.to, terms.codecs)
 
     def reply(self, method: str, status: int, passage: Passage, back: Socket, dialog: Dialog | None) -> None:
         """Take a reply's SDP through rtpengine, or off. `dialog`: of a request without an offer."""
@@ -63,7 +63,7 @@ class Anchor:
         else:
             terms = self._terms(dialog, passage.origin) if dialog else media.PLAIN
             flags = media.offer(passage.media, passage.to, passage.origin, back.is_ipv6, passage.fixed, terms)
-            taken = self._take(sip.media_offer, flags, passage.origin)
+            taken = self._take(sip.media_offer, flags, passage.origin, terms.codecs)
         if taken:
             return
         if status < 200:
@@ -92,12 +92,18 @@ class Anchor:
 
     def _ice(self, name: str, receiver: Side) -> bool:
         """Whether ICE that an end of a tenant's call has offered is answered."""
-        return media.does_ice(self._live.named(name), receiver)
+        return receiver is not Side.SERVICE and media.does_ice(self._live.named(name))
 
-    def _take(self, command: Callable[[str, str], str | None], flags: str, receiver: Side) -> bool:
+    def _take(
+        self, command: Callable[[str, str], str | None], flags: str, receiver: Side, codecs: Codecs = ANY_CODECS
+    ) -> bool:
         sip = self._sip
         kind, body = sip.content_type(), sip.body()
-        taken = command(flags, sdp.find(kind, body))
+        description = sdp.find(kind, body)
+        if codecs.names:
+            # Before rtpengine adds those that it would have to transcode: they come last.
+            description = sdp.ordered(description, codecs.names)
+        taken = command(flags, description)
         if taken is None:
             return False
         if receiver is not Side.SERVICE and self._edge.names_inside(taken):

@@ -34,10 +34,15 @@ _RECEIVER = {
 
 
 class Terms(NamedTuple):
-    """What an offer is to be for who gets it. `ice`: whether one that does ICE goes on with it."""
+    """What an offer is to be for who gets it.
+
+    `ice`: whether one that does ICE goes on with it; `answers_ice`: whether the ICE of who has made the offer is
+    answered.
+    """
 
     srtp: Srtp = Srtp.OFF
     ice: bool = False
+    answers_ice: bool = False
     codecs: Codecs = ANY_CODECS
 
 
@@ -50,8 +55,9 @@ def offer(
     """Flags of an offer that `sender` made and `receiver` will get (RFC 3264). `fixed`: as in `answer`."""
     family = "IP6" if receiver_ipv6 else "IP4"
     flags = f"direction={sender} direction={receiver} address-family={family} {_sender(sender, fixed)}"
-    wanted = f"{_RECEIVER[terms.srtp]}{_ice(terms.ice)}{_codecs(terms.codecs)}"
-    return f"call-id={call} {flags} {_COMMON} {wanted}"
+    # Not answered it must be refused at once: rtpengine would begin with its checks before there is an answer.
+    ice = _ice(terms.ice) if terms.answers_ice else f"{_ice(terms.ice)} reject-ICE"
+    return f"call-id={call} {flags} {_COMMON} {_RECEIVER[terms.srtp]}{ice}{_codecs(terms.codecs)}"
 
 
 def answer(call: str, sender: Side, fixed: bool = False, ice: bool = False) -> str:
@@ -74,30 +80,30 @@ def _ice(keeps: bool) -> str:
 
 @lru_cache(maxsize=1024)
 def _codecs(codecs: Codecs) -> str:
-    """Flags for a tenant's codecs; none for most tenants."""
-    if not codecs.names:
-        return ""
+    """Flags for a tenant's codecs, none for most tenants. The order of those that stay is `sdp.ordered`'s."""
     flags: list[str] = []
     if codecs.only:
-        # Digits and silence go with any codec.
-        hide = "mask" if codecs.transcode else "strip"
-        flags += [f"codec-{hide}-all", *(f"codec-except-{name}" for name in _BESIDE)]
-    flags += [f"codec-{'transcode' if codecs.transcode else 'offer'}-{name}" for name in codecs.names]
+        # What is masked is still taken from who has offered it, and transcoded.
+        flags += [f"codec-{'mask' if codecs.transcode else 'strip'}-all", *(f"codec-except-{name}" for name in _BESIDE)]
+    if codecs.only or codecs.transcode:
+        flags += [f"codec-{'transcode' if codecs.transcode else 'offer'}-{name}" for name in codecs.names]
     return "".join(f" {flag}" for flag in flags)
 
 
 _BESIDE = ("telephone-event", "CN")
+"""Digits and silence go with any codec."""
 
 
 def terms(dialog: Dialog, tenant: Tenant | None, receiver: Side, again: bool = False) -> Terms:
     """What an offer to one end of a tenant's dialog is to be; `again`: it has had one."""
     srtp = dialog.inner_srtp if receiver is Side.SERVICE else dialog.outer_srtp
-    return Terms(srtp, again and does_ice(tenant, receiver), tenant.codecs if tenant else ANY_CODECS)
+    inwards, codecs = receiver is Side.SERVICE, tenant.codecs if tenant else ANY_CODECS
+    return Terms(srtp, again and not inwards and does_ice(tenant), inwards and does_ice(tenant), codecs)
 
 
-def does_ice(tenant: Tenant | None, receiver: Side) -> bool:
-    """Whether ICE that an end of a tenant's call has offered is answered. Nobody needs it inside."""
-    return receiver is not Side.SERVICE and tenant is not None and tenant.ice == "answer"
+def does_ice(tenant: Tenant | None) -> bool:
+    """Whether ICE that the outer end of a tenant's call has offered is answered. Nobody needs it inside."""
+    return tenant is not None and tenant.ice == "answer"
 
 
 def end(call: str) -> str:

@@ -1,7 +1,7 @@
 """Session descriptions as text: found in a body, put back into it, cleared of what rtpengine leaves (RFC 8866)."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from sipward.model import Srtp
 
@@ -64,3 +64,26 @@ def srtp(description: str) -> Srtp:
     if "\na=crypto:" in description:
         return Srtp.SDES
     return Srtp.DTLS if "\na=fingerprint:" in description and "SAVP" in description else Srtp.OFF
+
+
+def ordered(description: str, names: Sequence[str]) -> str:
+    """A description whose audio has these codecs first, in this order (RFC 3264, 5.1: the first is preferred)."""
+    places = {name.lower(): place for place, name in enumerate(names)}
+    parts = description.split("\nm=")
+    return "\nm=".join(
+        [parts[0], *(_ordered(part, places) if part.startswith("audio ") else part for part in parts[1:])]
+    )
+
+
+def _ordered(media: str, places: Mapping[str, int]) -> str:
+    """A media section, without its `m=`."""
+    line, end, attributes = media.partition("\n")
+    kind, port, profile, *types = line.split()
+    codecs = _STATIC | {number: name.lower() for number, name in _RTPMAP.findall(attributes)}
+    types.sort(key=lambda number: places.get(codecs.get(number, ""), len(places)))
+    return f"{' '.join((kind, port, profile, *types))}\r{end}{attributes}"
+
+
+_RTPMAP = re.compile(r"^a=rtpmap:(\d+) ([^/\s]+)", re.MULTILINE)
+_STATIC = {"0": "pcmu", "3": "gsm", "8": "pcma", "9": "g722", "18": "g729"}
+"""Payload types that need no rtpmap (RFC 3551, 6)."""

@@ -300,3 +300,64 @@ def test_a_carriers_call_is_answered_as_it_offers_and_keeps_its_kind(
     assert (legs.offered, legs.answered) == (RTP, offer)
     assert changed(legs.theirs, carrier, RTP) == (offer, RTP)
     legs.end()
+
+
+# --- codecs ----------------------------------------------------------------------------------------------------------
+
+OFFER = ["PCMU/8000", "G722/8000", "PCMA/8000", "telephone-event/8000"]
+PAYLOAD_TYPES = {"PCMU/8000": 0, "PCMA/8000": 8, "G722/8000": 9, "opus/48000/2": 96, "telephone-event/8000": 101}
+
+
+def with_codecs(agent: Agent, codecs: Sequence[str]) -> str:
+    """A description with these codecs."""
+    head, _, _ = agent.sdp().partition("m=audio")
+    types = [PAYLOAD_TYPES[codec] for codec in codecs]
+    media = f"m=audio {agent.machine.rtp_ports[0]} RTP/AVP {' '.join(map(str, types))}\r\n"
+    return head + media + "".join(f"a=rtpmap:{n} {codec}\r\n" for n, codec in zip(types, codecs, strict=True))
+
+
+def codecs_of(message: Message) -> list[str]:
+    """The codecs of a description, in its order."""
+    line = re.search(r"^m=audio \d+ \S+ (.*)", message.body, re.MULTILINE)
+    names = dict(re.findall(r"^a=rtpmap:(\d+) (\S+)", message.body, re.MULTILINE))
+    assert line, message.text
+    return [names[number] for number in line[1].split()]
+
+
+@pytest.mark.parametrize(
+    ("setting", "offered", "expected"),
+    [
+        ({}, OFFER, OFFER),
+        ({"names": ["PCMA"]}, OFFER, ["PCMA/8000", "PCMU/8000", "G722/8000", "telephone-event/8000"]),
+        ({"names": ["opus", "G722"]}, OFFER, ["G722/8000", "PCMU/8000", "PCMA/8000", "telephone-event/8000"]),
+        ({"names": ["PCMA", "G722"], "only": True}, OFFER, ["PCMA/8000", "G722/8000", "telephone-event/8000"]),
+        ({"names": ["PCMA"], "transcode": True}, ["opus/48000/2"], ["opus/48000/2", "PCMA/8000"]),
+        (
+            {"names": ["PCMA"], "transcode": True},
+            OFFER,
+            ["PCMA/8000", "PCMU/8000", "G722/8000", "telephone-event/8000"],
+        ),
+        ({"names": ["PCMA"], "only": True, "transcode": True}, ["opus/48000/2"], ["PCMA/8000"]),
+        ({"names": ["opus"], "only": True}, ["PCMA/8000"], ["PCMA/8000"]),
+    ],
+)
+def test_an_offer_has_the_codecs_that_the_tenants_setting_says(
+    setting: dict[str, object],
+    offered: list[str],
+    expected: list[str],
+    phone: Agent,
+    instance: Agent,
+    tenant: Callable[..., Tenant],
+    pbx: Machine,
+) -> None:
+    acme = tenant(pbx, codecs=setting)
+    ours = phone.begin("INVITE", f"sip:200@{acme.domain}", body=with_codecs(phone, offered))
+    invite = instance.expect("INVITE")
+    assert codecs_of(invite) == expected
+    instance.reply(invite, 200, tag="callee", body=with_codecs(instance, expected[:1]))
+    answer = phone.expect(200)
+    # What is answered is of what was offered.
+    assert set(codecs_of(answer)) <= set(offered)
+    ours.learn(answer).ack()
+    instance.expect("ACK")
+    ours.hang_up(instance)

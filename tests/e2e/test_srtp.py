@@ -1,16 +1,17 @@
 """Each leg gets what its end can do: RTP, SDES-SRTP or DTLS-SRTP, between real phones and a real PBX."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from lab.asterisk import ECHO, Asterisk
 from lab.baresip import Baresip, Srtp
-from lab.calls import expect_audio, received
+from lab.calls import expect_audio, heard, received
 from lab.eventually import eventually
 from lab.network import Lab, Machine
 from lab.node import Node
+from lab.sipp import sipp
 
 from .conftest import Tenant
 
@@ -101,3 +102,79 @@ def test_a_phone_that_has_shown_nothing_and_wants_srtp_gets_it_when_it_refuses_r
         # One from the phone to us, and none after the first call.
         assert refusals(lab) == 1
     assert not node.media_calls()
+
+
+@pytest.mark.usefixtures("no_media_left")
+@pytest.mark.parametrize("who", ["bob", "alice"])
+def test_ice_that_a_phone_offers_is_answered_where_the_tenant_has_it_so(
+    who: str, tenant: Callable[..., Tenant], pbx: Machine, lab: Lab, request: pytest.FixtureRequest
+) -> None:
+    machine: Machine = request.getfixturevalue(who)
+    domain = tenant(pbx, ice="answer").domain
+    with Asterisk(pbx, domain, [BOTH]) as asterisk, Baresip(machine, BOTH, domain, ice=True) as phone:
+        phone.dial(ECHO)
+        expect_audio(machine, pbx)
+        eventually(lambda: phone.hears(HERTZ))
+        # A re-INVITE goes on with it.
+        phone.hold()
+        phone.resume()
+        answers = [m.body for m in received(machine) if m.status == 200 and "m=audio" in m.body]
+        assert len(answers) >= 3
+        for answer in answers:
+            assert all(f"a={name}:" in answer for name in ("ice-ufrag", "ice-pwd", "candidate")), answer
+            hosts = re.findall(r"^a=candidate:\S+ \d \S+ \d+ (\S+)", answer, re.MULTILINE)
+            assert lab.edge(machine) in hosts
+            assert set(hosts) <= {lab.edge(machine), lab.edge(machine, ipv6=True)}
+        assert not [m for m in received(pbx) if "a=ice" in m.body or "a=candidate" in m.body]
+        phone.hangup()
+        assert not asterisk.errors, asterisk.log_tail()
+
+
+@pytest.mark.usefixtures("no_media_left")
+@pytest.mark.parametrize("who", ["bob", "alice"])
+def test_else_ice_is_removed_and_audio_flows_without(
+    who: str, acme: Tenant, pbx: Machine, request: pytest.FixtureRequest
+) -> None:
+    machine: Machine = request.getfixturevalue(who)
+    callee = sipp(pbx, "call-answered", "uas")
+    sipp(machine, "ice-offered", keys=acme.keys, talk=1.3)
+    callee.wait()
+    expect_audio(machine, pbx)
+    assert not [m for m in (*received(machine), *received(pbx)) if "a=ice" in m.body or "a=candidate" in m.body]
+
+
+@pytest.mark.usefixtures("no_media_left")
+def test_a_phone_with_opus_and_a_pbx_with_g711_hear_each_other_where_the_tenant_has_it_transcoded(
+    tenant: Callable[..., Tenant], pbx: Machine, bob: Machine, rob: Machine
+) -> None:
+    domain = tenant(pbx, codecs={"names": ["PCMA", "opus"], "transcode": True}).domain
+    with (
+        Asterisk(pbx, domain, [BOTH, CALLER]) as asterisk,
+        Baresip(bob, BOTH, domain, codec="opus/48000/2", hertz=SDES_HERTZ) as opus,
+        Baresip(rob, CALLER, domain) as g711,
+    ):
+        opus.command("dial", f"sip:{CALLER}@{domain}")
+        g711.wait_for("CALL_INCOMING")
+        g711.accept()
+        opus.wait_for("CALL_ESTABLISHED")
+        eventually(lambda: g711.hears(SDES_HERTZ))
+        eventually(lambda: opus.hears(HERTZ))
+        expect_audio(bob, rob)
+        assert payload_types(bob) == {96}
+        assert payload_types(rob) == payload_types(pbx) == {8}
+        mark = opus.mark()
+        g711.hangup()
+        opus.wait_for("CALL_CLOSED", since=mark)
+        # And the other way round: the PBX, which has no opus, offers.
+        g711.command("dial", f"sip:{BOTH}@{domain}")
+        opus.wait_for("CALL_INCOMING", since=mark)
+        opus.accept()
+        eventually(lambda: g711.hears(SDES_HERTZ))
+        eventually(lambda: opus.hears(HERTZ))
+        g711.hangup()
+        assert not asterisk.errors, asterisk.log_tail()
+
+
+def payload_types(machine: Machine) -> set[int]:
+    """The RTP payload types that a machine has heard, DTMF and comfort noise aside."""
+    return {stream.key.payload_type for stream in heard(machine)} - {13, 101}

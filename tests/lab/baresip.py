@@ -91,7 +91,8 @@ class Baresip:
         self._answers: dict[str, Mapping[str, Any]] = {}
         self._changed = threading.Condition()
         self._next = 0
-        self._said = machine.lab.directory / "audio" / f"{hertz}.wav"
+        self._is_opus = codec.startswith("opus")
+        self._said = machine.lab.directory / "audio" / f"{hertz}{'-opus' if self._is_opus else ''}.wav"
         self._heard = self._directory / "heard"
         edge = machine.lab.edge(machine)
         self._account = (
@@ -116,7 +117,7 @@ class Baresip:
     def start(self) -> Self:
         """Start it and wait until it is registered."""
         self._heard.mkdir(parents=True)
-        write_wav(self._said, self._hertz)
+        self._write_what_it_says()
         (self._directory / "config").write_text(self._config)
         (self._directory / "accounts").write_text("# none\n")
         (self._directory / "contacts").write_text("")
@@ -127,6 +128,13 @@ class Baresip:
         self.command("uanew", self._account)
         self.wait_for("REGISTER_OK")
         return self
+
+    def _write_what_it_says(self) -> None:
+        """A file as its codec takes it: baresip does not resample."""
+        if self._is_opus:
+            write_wav(self._said, self._hertz, seconds=60, rate=48000, channels=2)
+        else:
+            write_wav(self._said, self._hertz)
 
     def stop(self) -> None:
         """End it; it unregisters by itself."""

@@ -124,7 +124,7 @@ def test_a_phones_call_is_told_with_its_side_sockets_instances_and_media() -> No
         "socket": "udp:10.5.4.1:5060",
         "media": "direction=outside direction=service address-family=IP4 SIP-source-address "
         "endpoint-learning=heuristic strict-source replace-origin replace-session-connection rtcp-mux-demux "
-        "OSRTP-accept SDES-pad RTP/AVP ICE=remove",
+        "OSRTP-accept SDES-pad RTP/AVP ICE=remove reject-ICE",
         "down": [],
     }
 
