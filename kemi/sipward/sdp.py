@@ -69,21 +69,21 @@ def srtp(description: str) -> Srtp:
 def ordered(description: str, names: Sequence[str]) -> str:
     """A description whose audio has these codecs first, in this order (RFC 3264, 5.1: the first is preferred)."""
     places = {name.lower(): place for place, name in enumerate(names)}
-    parts = description.split("\nm=")
-    return "\nm=".join(
-        [parts[0], *(_ordered(part, places) if part.startswith("audio ") else part for part in parts[1:])]
-    )
+    first, *sections = description.split("\nm=")
+    return "\nm=".join([first, *(_ordered(section, places) for section in sections)])
 
 
-def _ordered(media: str, places: Mapping[str, int]) -> str:
+def _ordered(section: str, places: Mapping[str, int]) -> str:
     """A media section, without its `m=`."""
-    line, end, attributes = media.partition("\n")
-    kind, port, profile, *types = line.split()
-    codecs = _STATIC | {number: name.lower() for number, name in _RTPMAP.findall(attributes)}
-    types.sort(key=lambda number: places.get(codecs.get(number, ""), len(places)))
-    return f"{' '.join((kind, port, profile, *types))}\r{end}{attributes}"
+    line = _AUDIO.match(section)
+    if line is None:
+        return section
+    codecs = _STATIC | {number: name.lower() for number, name in _RTPMAP.findall(section)}
+    types = sorted(line[2].split(), key=lambda number: places.get(codecs.get(number, ""), len(places)))
+    return f"{line[1]}{' '.join(types)}{section[line.end() :]}"
 
 
+_AUDIO = re.compile(r"(audio \S+ \S+ )(\d+(?: \d+)*)")
 _RTPMAP = re.compile(r"^a=rtpmap:(\d+) ([^/\s]+)", re.MULTILINE)
 _STATIC = {"0": "pcmu", "3": "gsm", "8": "pcma", "9": "g722", "18": "g729"}
 """Payload types that need no rtpmap (RFC 3551, 6)."""

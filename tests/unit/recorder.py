@@ -176,6 +176,9 @@ class Recorder:
     def body(self) -> str:
         return self.content
 
+    def uri(self) -> str:
+        return self.start.split(" ")[1]
+
     def status(self) -> int:
         return int(self.start.split(" ")[1])
 
