@@ -15,7 +15,8 @@ from typer.core import TyperGroup
 
 from sipward import settings
 from sipward.backup import BackupError
-from sipward.commands import instance, number, route, trunk
+from sipward.certificates import CertificateError
+from sipward.commands import cert, instance, number, route, trunk
 from sipward.commands.options import DEFAULT, AsJson, Config
 from sipward.commands.terminal import fail
 from sipward.commands.values import opened
@@ -30,7 +31,7 @@ from sipward.supervisor import StartError
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _BAD_INPUT = (SettingsError, RecordError, ConflictError, BackupError)
-_NOT_DONE = (StoreError, SnapshotError, ReloadError, StartError, UnreachableError)
+_NOT_DONE = (StoreError, SnapshotError, ReloadError, StartError, UnreachableError, CertificateError)
 
 
 class _Commands(TyperGroup):
@@ -52,7 +53,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="One front door for many PBXs.",
 )
-for group in (route, number, trunk, instance):
+for group in (route, number, trunk, instance, cert):
     app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
 
 

@@ -11,6 +11,7 @@ from sipward.edge import Edge
 from sipward.live import Live
 from sipward.model import Endpoint, Side, Socket, Srtp
 from sipward.passage import Passage
+from sipward.peers import Peers
 from sipward.seal import Sealer
 from sipward.tokens import Binding, Dialog
 from sipward.uri import parse
@@ -37,6 +38,7 @@ class Failover:
         edge: Edge,
         sealer: Sealer,
         live: Live,
+        peers: Peers,
         conceal: Concealment,
         anchor: Anchor,
         log: Log,
@@ -46,6 +48,7 @@ class Failover:
         self._edge = edge
         self._sealer = sealer
         self._live = live
+        self._peers = peers
         self._conceal = conceal
         self._anchor = anchor
         self._log = log
@@ -179,6 +182,8 @@ class Failover:
         if passage.to is not Side.SERVICE and not passage.unhidden:
             sip.pretend_source(socket, self._edge.shown_to(passage.to, socket))
         sip.aim(target, self._edge.index_of(socket))
+        if not self._peers.reach(passage.trunk, target):
+            return False
         return bool(sip.relay(self.patience(sip.method(), passage.to, bool(passage.next))))
 
     def _moved(self, passage: Passage, target: Endpoint) -> Dialog | None:

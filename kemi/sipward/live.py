@@ -17,13 +17,13 @@ the trunks' sources, so that a look-up tries only what there is. `health` has a 
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address, ip_network
 from typing import NamedTuple
 
 from sipward import numbers
-from sipward.model import Codecs, Endpoint, Instance, Limits, Srtp, Tenant, Trunk
+from sipward.model import Codecs, Endpoint, Instance, Limits, Proof, Srtp, Tenant, Trunk
 
 TABLE = "routes"
 """The htable with the keys above."""
@@ -52,6 +52,13 @@ HEALTH = "health"
 RESTING = "resting"
 """The htable with the key `str(Endpoint)` for each target of a trunk that has just failed. They expire."""
 
+
+PEERS = "peers"
+"""The htable with the key `str(Endpoint)` for each target that we have a TLS connection to: its id in Kamailio, and the
+names of the trunks whose carrier it has proven to be; and `!` before that key for why it is none."""
+
+PEERS_KEY = "peers"
+"""The key in STATE; its value is the names of all trunks over TLS."""
 
 PORTS = "ports"
 """The htable that says which registration at a carrier has which of our ports."""
@@ -123,6 +130,17 @@ class Live:
         """What the phone at the end of a flow is to be offered: what it has shown, else what its transport says."""
         shown = self._get(SRTP, flow_key(tenant, flow))
         return Srtp(shown) if shown else expected(flow)
+
+    def connection(self, trunk: str, end: Endpoint) -> int:
+        """The id of the TLS connection to a trunk's target that has proven to be the carrier; 0 when there is none."""
+        number, *trunks = (self._get(PEERS, str(end)) or "0").split()
+        return int(number) if trunk in trunks else 0
+
+    def secure_trunks(self) -> Iterator[Trunk]:
+        """All trunks over TLS."""
+        for name in (self._get(STATE, PEERS_KEY) or "").split():
+            if (trunk := self.trunk(name)) and trunk.proof:
+                yield trunk
 
     def port(self, holder: str) -> int:
         """Our port that a registration (`ports.holder`) has to itself; 0 when it has none."""
@@ -249,9 +267,13 @@ def encode_trunk(trunk: Trunk) -> str:
 @lru_cache(maxsize=4096)
 def decode_trunk(entry: str) -> Trunk:
     """Read a trunk's text."""
-    name, tenants, targets, number, media, identity, limits, own_port, srtp = json.loads(entry)
+    name, tenants, targets, number, media, identity, limits, own_port, srtp, proof = json.loads(entry)
     ends = tuple(Endpoint(*target) for target in targets)
-    return Trunk(name, tuple(tenants), ends, number, media, identity, Limits(*limits), own_port, Srtp(srtp))
+    trunk = Trunk(name, tuple(tenants), ends, number, media, identity, Limits(*limits), own_port, Srtp(srtp))
+    if not proof:
+        return trunk
+    names, fingerprints, profile = proof
+    return trunk._replace(proof=Proof(tuple(names), tuple(fingerprints), profile))
 
 
 def _compact(value: object) -> str:

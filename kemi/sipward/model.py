@@ -128,6 +128,18 @@ class Tenant(NamedTuple):
         return next((instance.srtp for instance in self.instances if instance.endpoint == end), Srtp.OFF)
 
 
+class Proof(NamedTuple):
+    """What a carrier must show over TLS before anything is said to it.
+
+    `names`: for each target whose its certificate must be; `fingerprints`: certificates that are right, whoever's they
+    are and whoever has signed them (SHA-256, in hexadecimal). `profile`: a table of `[tls.profiles]`, "" for none.
+    """
+
+    names: tuple[str, ...]
+    fingerprints: tuple[str, ...] = ()
+    profile: str = ""
+
+
 class Trunk(NamedTuple):
     """A carrier connection as routing sees it.
 
@@ -148,6 +160,8 @@ class Trunk(NamedTuple):
     """Whether each registration there has a port of ours to itself."""
     srtp: Srtp = Srtp.OFF
     """What the carrier is offered."""
+    proof: Proof | None = None
+    """Over TLS."""
 
     def serves(self, tenant: str) -> bool:
         """Whether calls may go between the trunk and a tenant."""

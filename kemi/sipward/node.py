@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from socket import AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, SocketKind, socket
 from typing import Any, TextIO
 
-from sipward import live, reload, render, rpc
+from sipward import certificate_report, live, reload, render, rpc, tls
 from sipward.addresses import Addresses, resolve
 from sipward.hosts import Address, hostport, parse_address
 from sipward.records import Kind, Record
@@ -44,8 +44,11 @@ def run(load: Callable[[], Settings]) -> int:
             lock.write(str(os.getpid()))
             lock.flush()
             _check_ports(_ports(settings, addresses))
+            _certify(settings, addresses)
             render.write(settings, addresses)
-            _remove_stale_sockets(settings)
+            tls.write(settings)
+            tls.note_given(settings)
+            _remove_stale(settings)
             running = _Running(load, settings, addresses)
             Supervisor(_components(settings), _say, running.reload).run()
     except StartError as error:
@@ -81,16 +84,26 @@ class _Running:
         check_addresses(settings, addresses)
         _check_ports(_ports(settings, addresses), held=_ports(self._settings, self._addresses))
         try:
+            _certify(settings, addresses)
             render.write(settings, addresses)
+            tls.write(settings)
             restarted = supervisor.adopt(_components(settings))
         except (StartError, OSError):
             render.write(self._settings, self._addresses)
+            tls.write(self._settings)
             # What does not start now is started again later, as at any other time.
             with suppress(StartError):
                 supervisor.adopt(_components(self._settings))
             raise
         self._settings, self._addresses = settings, addresses
         return restarted
+
+
+def _certify(settings: Settings, addresses: Addresses) -> None:
+    """See to it that the node has a certificate: of its own CA, until a better one comes."""
+    from sipward import certificate_sources  # noqa: PLC0415 - only a node that runs needs it, and it takes its time
+
+    certificate_sources.prepare(settings, addresses)
 
 
 @contextmanager
@@ -101,7 +114,7 @@ def redis_at_hand(settings: Settings) -> Iterator[None]:
         return
     with _alone(settings):
         render.write_redis(settings)
-        _remove_stale_sockets(settings)
+        _remove_stale(settings)
         with Supervisor([_redis(settings)], _say).held():
             yield
 
@@ -124,6 +137,7 @@ def status(settings: Settings) -> dict[str, Any]:
         "kamailio": kamailio,
         "routes": {"state": "ok" if routes.get("ready") else "down", "detail": "", **routes},
         "instances": _instances_state(settings),
+        "certificates": certificate_report.state(certificate_report.read(render.run_dir(settings))),
     }
     needed = ("rtpengine", "kamailio", "routes")
     ready = all(components[name]["state"] == "ok" for name in needed)
@@ -190,10 +204,15 @@ type _Ports = dict[tuple[Address, int, SocketKind], str]
 
 def _ports(settings: Settings, addresses: Addresses) -> _Ports:
     """What the components listen on, each with the key that has named its address."""
-    port, control = settings.network.sip_port, settings.rtp.control
+    network, control = settings.network, settings.rtp.control
     found: _Ports = {}
     for address, name in _listening(settings, addresses):
-        found |= {(address, port, SOCK_DGRAM): name, (address, port, SOCK_STREAM): name}
+        for port, kind in (
+            (network.sip_port, SOCK_DGRAM),
+            (network.sip_port, SOCK_STREAM),
+            (network.sips_port, SOCK_STREAM),
+        ):
+            found[address, port, kind] = name
     for own in settings.trunks.own_ports:
         found |= {(address, own, SOCK_DGRAM): "trunks.own_ports" for address in addresses.outside}
     return found | {(control.address, control.port, SOCK_DGRAM): "rtp.control"}
@@ -236,9 +255,13 @@ def _try_to_bind(address: Address, port: int, kind: SocketKind, name: str) -> No
 _READS = {
     "redis": ("run/redis.conf",),
     "rtpengine": ("run/rtpengine.conf",),
-    "kamailio": ("run/kamailio.cfg", "run/edge.json", "run/settings.json", "run/addresses.json", "keys"),
+    "kamailio": ("run/kamailio.cfg", "run/edge.json", "run/addresses.json", "keys"),
+    # It follows what it reads by itself.
+    "certificates": (),
 }
-"""What each component reads at its start, below `state_dir`."""
+"""What each component reads at its start, below `state_dir`; Kamailio all of the settings too, but ..."""
+_OF_CERTIFICATES = {"lets_encrypt", "certificates", "acme"}
+"""... those that are nothing to it."""
 
 
 def _components(settings: Settings) -> list[Component]:
@@ -270,11 +293,20 @@ def _components(settings: Settings) -> list[Component]:
             lambda: str(_routes(settings).get("redis", "")),
             lambda: bool(_routes(settings).get("loading")),
         ),
+        Component(
+            "certificates",
+            [sys.executable, "-P", "-m", "sipward.certificate_keeper", str(run_dir)],
+            logs / "certificates.log",
+            # Nobody waits for it: what is in use until it is there was seen to before.
+            lambda: True,
+        ),
     ]
     if not settings.redis.url:
         components.insert(0, _redis(settings))
     for component in components:
         component.reads = "\n".join((settings.state_dir / name).read_text() for name in _READS[component.name])
+        if component.name == "kamailio":
+            component.reads += settings.model_dump_json(exclude=_OF_CERTIFICATES)
     return components
 
 
@@ -295,8 +327,9 @@ def _program(name: str) -> str:
     return path
 
 
-def _remove_stale_sockets(settings: Settings) -> None:
-    """Sockets outlive the process that made them, and would be taken for a running one."""
+def _remove_stale(settings: Settings) -> None:
+    """What outlives the process that made it would be taken for a running one's."""
+    certificate_report.file(render.run_dir(settings)).unlink(missing_ok=True)
     settings.redis_socket.unlink(missing_ok=True)
     (render.run_dir(settings) / "kamailio.rpc").unlink(missing_ok=True)
 

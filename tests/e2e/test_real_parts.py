@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from lab.agent import Agent
+from lab.agent import Agent, Talk
 from lab.asterisk import ECHO, MAX_CONTACTS, PASSWORD, Asterisk
 from lab.baresip import Baresip
 from lab.calls import expect_audio, expect_silence
 from lab.network import Lab, Machine
+from lab.node import Node
+from sipward.certificates import Certificates
 
 from .conftest import Tenant
 
@@ -37,7 +39,11 @@ class Office:
         self.bob.wait_for("CALL_ESTABLISHED", since=answered)
 
 
-LAYOUTS = {"pbx elsewhere, udp": ("pbx", "udp", False), "pbx on the node, tcp, path": ("pbx_on_node", "tcp", True)}
+LAYOUTS = {
+    "pbx elsewhere, udp": ("pbx", "udp", False),
+    "pbx on the node, tcp, path": ("pbx_on_node", "tcp", True),
+    "pbx elsewhere, tls": ("pbx", "tls", False),
+}
 
 
 @pytest.fixture(params=list(LAYOUTS.values()), ids=list(LAYOUTS))
@@ -48,16 +54,18 @@ def office(
     bob: Machine,
     alice: Machine,
     rob: Machine,
+    node: Node,
 ) -> Iterator[Office]:
     where, transport, path = request.param
+    ca = Certificates(node.state_dir).ca if transport == "tls" else None
     machine: Machine = request.getfixturevalue(where)
     domain = tenant(machine).domain
     with ExitStack() as running:
         pbx = running.enter_context(Asterisk(machine, domain, [BOB, ALICE, ROB], support_path=path))
         phones = (
-            Baresip(bob, BOB, domain, transport=transport),
-            Baresip(alice, ALICE, domain, transport=transport),
-            Baresip(rob, ROB, domain, transport=transport, answers=True),
+            Baresip(bob, BOB, domain, transport=transport, ca=ca),
+            Baresip(alice, ALICE, domain, transport=transport, ca=ca),
+            Baresip(rob, ROB, domain, transport=transport, answers=True, ca=ca),
         )
         yield Office(pbx, *map(running.enter_context, phones))
     assert not pbx.errors, pbx.log_tail()
@@ -124,11 +132,11 @@ def test_a_phone_that_comes_back_more_often_than_its_pbx_keeps_contacts_is_regis
     assert not asterisk.errors, asterisk.log_tail()
 
 
-def register(phone: Agent, user: str, domain: str) -> None:
+def register(phone: Agent, user: str, domain: str, scheme: str = "sip", contact: str = "") -> None:
     """Register, with the digest that the PBX asks for (RFC 2617)."""
-    uri = f"sip:{domain}"
-    talk = phone.begin("REGISTER", uri, user=user, domain=domain)
-    talk.remote = f"<sip:{user}@{domain}>"
+    uri = f"{scheme}:{domain}"
+    talk = phone.begin("REGISTER", uri, user=user, domain=domain, contact=contact)
+    talk.remote = f"<{scheme}:{user}@{domain}>"
     challenge = dict(re.findall(r'(\w+)="?([^",]+)', phone.expect(401).header("WWW-Authenticate")))
     realm, nonce, count, own = challenge["realm"], challenge["nonce"], "00000001", "abc"
     secret, asked = md5(f"{user}:{realm}:{PASSWORD}"), md5(f"REGISTER:{uri}")
@@ -143,3 +151,35 @@ def register(phone: Agent, user: str, domain: str) -> None:
 
 def md5(text: str) -> str:
     return hashlib.md5(text.encode()).hexdigest()
+
+
+def test_a_phone_that_writes_sips_everywhere_is_called_and_hung_up_from_either_side(
+    tenant: Callable[..., Tenant], pbx: Machine, bob: Machine, alice: Machine
+) -> None:
+    domain = tenant(pbx).domain
+    with (
+        Asterisk(pbx, domain, [BOB, ALICE]) as asterisk,
+        Baresip(alice, ALICE, domain) as caller,
+        Agent(bob, "tls") as phone,
+    ):
+        own = f"<sips:{BOB}@{phone.hostport}>"
+        register(phone, BOB, domain, scheme="sips", contact=own)
+        for hangs_up in ("caller", "phone"):
+            ended = caller.mark()
+            caller.command("dial", f"sip:{BOB}@{domain}")
+            invite = phone.expect("INVITE")
+            assert f"<{invite.uri}>" == own
+            theirs = Talk.answering(phone, invite, "phone", contact=own)
+            phone.reply(invite, 200, tag="phone", body=phone.sdp(), contact=own)
+            assert f"<{phone.expect('ACK').uri}>" == own
+            caller.wait_for("CALL_ESTABLISHED", since=ended)
+            if hangs_up == "caller":
+                caller.hangup()
+                bye = phone.expect("BYE")
+                assert f"<{bye.uri}>" == own
+                phone.reply(bye, 200)
+            else:
+                theirs.send("BYE")
+                phone.expect(200)
+                caller.wait_for("CALL_CLOSED", since=ended)
+    assert not asterisk.errors, asterisk.log_tail()

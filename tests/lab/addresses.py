@@ -35,6 +35,7 @@ PHONES = 30
 RESTRICTED_NAT = 40
 SYMMETRIC_NAT = 41
 DNS = 53
+PEBBLE = 54
 ATTACKER = 66
 BORDERS = 80
 """The first of the carriers' session border controllers; 80 to 95 make a network of their own: BORDER_NETWORK."""

@@ -230,6 +230,12 @@ class Lab:
             self.machines["dns"] = Machine("dns", space, (address,), self, ())
         return self.machines["dns"]
 
+    def host_of_internet(self, name: str, number: int) -> Machine:
+        """Somebody on the Internet at an address that others must know beforehand."""
+        if name in self.machines:
+            return self.machines[name]
+        return self._host(name, self._internet(), INTERNET, number)
+
     def attacker(self, name: str = "attacker") -> Machine:
         """Somebody on the Internet who should not get anywhere."""
         return self._outsider(name, "attacker", addresses.ATTACKER)
@@ -264,6 +270,10 @@ class Lab:
         if machine.address in LOCAL:
             return self.node().address
         return INTERNET.host(addresses.NODE)[-1 if ipv6 else 0]
+
+    def side(self, address: str) -> str:
+        """The node's interface that leads to an address."""
+        return next((segment.name for segment in (LOCAL, SERVICE) if address in segment), "eth0")
 
     def nat(self, kind: Literal["restricted", "symmetric"]) -> str:
         """The NAT router of this kind; returns its LAN's bridge. Phones behind it ask for it by themselves."""

@@ -17,6 +17,8 @@ from lab.addresses import DNS, GATEWAY, INTERNET, LOCAL, NODE, SERVICE, SITE
 from lab.eventually import PATIENCE, eventually
 from lab.network import Lab, Machine, Place
 from lab.packets import Address
+from lab.pebble import DIRECTORY
+from lab.pki import AUTHORITY
 from lab.processes import Process
 from sipward import live, numbers, rpc
 from sipward import node as product
@@ -27,7 +29,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 FQDN = "edge.example.net"
 PLAN = numbers.Plan(country="39")
 """Numbers are dialled as in Italy."""
-_LOGS = ("sipward", "kamailio", "rtpengine", "redis")
+_LOGS = ("sipward", "kamailio", "certificates", "rtpengine", "redis")
 
 type Table = Mapping[str, object]
 
@@ -52,6 +54,7 @@ class Node:
         self.directory = lab.directory / name
         self.state_dir = self.directory / "state"
         self.config = self.directory / "sipward.toml"
+        self.roots = self.directory / "roots.pem"
         self._table = _merge(self._defaults(place), settings or {})
         self._process: Process | None = None
 
@@ -76,6 +79,7 @@ class Node:
     def configure(self) -> Self:
         """Write the configuration only."""
         self.directory.mkdir(exist_ok=True)
+        AUTHORITY.trust(self.roots)
         self.config.write_text(to_toml(self._table))
         return self
 
@@ -330,6 +334,9 @@ class Node:
             "numbers": {"country_code": PLAN.country},
             # A scenario knows what it will hear. A test of the OPTIONS to instances says how often they come.
             "health": {"interval": 0},
+            # Nobody but the lab's own CA is ever asked, and none of it in times that people wait for.
+            "certificates": {"ca_file": str(self.roots), "reload_interval": 1},
+            "acme": {"directory": DIRECTORY, "retry_interval": 1},
         }
 
 
