@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from lab.eventually import eventually
 from lab.network import Machine
 from lab.node import Node
 from lab.sip import Message
+from sipward.live import tenant_key
 
 from .conftest import Tenant
 
@@ -166,7 +168,7 @@ def test_what_was_learned_outlives_kamailio_and_ends_with_the_registration(
     eventually(lambda: f"{acme.name} udp:{phone.hostport}" in (file.read_text() if file.exists() else ""))
     kamailio = next(pid for pid, name in node.processes().items() if name == "kamailio")
     os.kill(kamailio, signal.SIGKILL)
-    eventually(lambda: kamailio not in node.processes() and node.ready)
+    eventually(lambda: kamailio not in node.processes() and node.ready and node.live(tenant_key(acme.name)))
     assert call(instance, phone, bound, RTP, domain=acme.domain).end().offered == SDES
     registered(phone, instance, acme.domain)
     assert call(instance, phone, bound, RTP, domain=acme.domain).end().offered == SDES
@@ -361,3 +363,40 @@ def test_an_offer_has_the_codecs_that_the_tenants_setting_says(
     ours.learn(answer).ack()
     instance.expect("ACK")
     ours.hang_up(instance)
+
+
+# --- ICE -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ice", ["answer", "remove"])
+def test_ice_that_is_not_answered_is_not_begun_either(
+    ice: str, phone: Agent, instance: Agent, tenant: Callable[..., Tenant], pbx: Machine
+) -> None:
+    acme, port = tenant(pbx, ice=ice), phone.machine.rtp_ports[0]
+    secrets = "a=ice-ufrag:8hhY\r\na=ice-pwd:asd88fgpdd777uzjYhagZg\r\n"
+    candidate = f"a=candidate:1 1 UDP 2130706431 {phone.host} {port} typ host\r\n"
+    with phone.machine.socket(kind=socket.SOCK_DGRAM) as media:
+        media.bind((phone.host, port))
+        media.setblocking(False)
+        ours = phone.begin("INVITE", f"sip:200@{acme.domain}", body=phone.sdp() + secrets + candidate)
+        invite = instance.expect("INVITE")
+        theirs = Talk.answering(instance, invite, "callee")
+        instance.reply(invite, 200, tag="callee", body=instance.sdp())
+        answer = phone.expect(200)
+        ours.learn(answer).ack()
+        instance.expect("ACK")
+        if ice == "answer":
+            eventually(lambda: has_come(media))
+        theirs.hang_up(phone)
+        assert has_come(media) is (ice == "answer")
+    assert "a=ice" not in invite.body
+    assert "a=candidate" not in invite.body
+    assert ("a=candidate:" in answer.body) is ("a=ice-ufrag:" in answer.body) is (ice == "answer")
+
+
+def has_come(media: socket.socket) -> bool:
+    """Whether a packet is waiting; it stays."""
+    try:
+        return bool(media.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return False

@@ -12,6 +12,7 @@ from lab.eventually import eventually
 from lab.network import Lab, Machine
 from lab.node import Node
 from lab.sipp import sipp
+from sipward.certificates import Certificates
 
 from .conftest import Tenant
 
@@ -102,6 +103,34 @@ def test_a_phone_that_has_shown_nothing_and_wants_srtp_gets_it_when_it_refuses_r
         # One from the phone to us, and none after the first call.
         assert refusals(lab) == 1
     assert not node.media_calls()
+
+
+@pytest.mark.usefixtures("no_media_left")
+def test_a_phone_that_is_registered_over_tls_is_offered_srtp_before_it_has_shown_anything(
+    office: Asterisk, lab: Lab, node: Node, alice: Machine, rob: Machine
+) -> None:
+    ca = Certificates(node.state_dir).ca
+    with (
+        Baresip(
+            alice, BOTH, office.domain, transport="tls", ca=ca, srtp="sdes", hertz=SDES_HERTZ, answers=True
+        ) as phone,
+        Baresip(rob, CALLER, office.domain) as caller,
+    ):
+        caller.dial(BOTH)
+        expect_audio(alice, rob)
+        eventually(lambda: phone.hears(HERTZ))
+        eventually(lambda: caller.hears(SDES_HERTZ))
+        mark = phone.mark()
+        caller.hangup()
+        phone.wait_for("CALL_CLOSED", since=mark)
+        # And the other way round.
+        phone.dial(ECHO)
+        expect_audio(alice, office.machine)
+        eventually(lambda: phone.hears(SDES_HERTZ))
+        phone.hangup()
+        assert refusals(lab) == 0
+        assert profiles(alice) == {"RTP/SAVP"}
+        assert profiles(rob) == profiles(office.machine) == {"RTP/AVP"}
 
 
 @pytest.mark.usefixtures("no_media_left")
