@@ -7,8 +7,10 @@ lets expect (`live.expected`).
 import time
 from types import ModuleType
 
+from sipward.decision import Request
 from sipward.live import CHANGED, SRTP, Live, expected, flow_key
-from sipward.model import Endpoint, Srtp
+from sipward.model import Endpoint, Side, Srtp
+from sipward.tokens import Dialog
 
 LIFETIME = 7200
 """Seconds that something is kept which no registration has confirmed: it may have been made just before."""
@@ -21,6 +23,14 @@ class Abilities:
         """`sip`: the verbs of `sipward.kamailio`."""
         self._sip = sip
         self._live = live
+
+    def teaches(self, request: Request, dialog: Dialog) -> bool:
+        """Whether a request, once it is answered, has shown something new of the phone that it is from."""
+        if request.method != "INVITE" or request.in_dialog or not request.has_sdp:
+            return False
+        if request.side is Side.SERVICE or dialog.trunk:
+            return False
+        return self.is_news(dialog.tenant, dialog.outer, request.srtp)
 
     def is_news(self, tenant: str, flow: Endpoint, offered: Srtp) -> bool:
         """Whether a phone's own offer shows something else than is known of it.

@@ -19,11 +19,14 @@ Log = Callable[[str, str, str], None]
 class Anchor:
     """The SDP changes of one worker."""
 
-    def __init__(self, sip: ModuleType, edge: Edge, live: Live, log: Log) -> None:
-        """`sip`: the verbs of `sipward.kamailio`."""
+    def __init__(
+        self, sip: ModuleType, edge: Edge, live: Live, dialog_of: Callable[[Passage], Dialog | None], log: Log
+    ) -> None:
+        """`sip`: the verbs of `sipward.kamailio`; `dialog_of`: the dialog that a request was sent on in."""
         self._sip = sip
         self._edge = edge
         self._live = live
+        self._dialog_of = dialog_of
         self._log = log
 
     def request(self, request: Request, relay: Relay, socket: Socket) -> bool:
@@ -46,8 +49,8 @@ class Anchor:
         flags = media.offer(passage.media, passage.origin, passage.to, socket.is_ipv6, passage.fixed, terms)
         return self._take(self._sip.media_offer, flags, passage.to, terms.codecs)
 
-    def reply(self, method: str, status: int, passage: Passage, back: Socket, dialog: Dialog | None) -> None:
-        """Take a reply's SDP through rtpengine, or off. `dialog`: of a request without an offer."""
+    def reply(self, method: str, status: int, passage: Passage, back: Socket) -> None:
+        """Take a reply's SDP through rtpengine, or off."""
         sip = self._sip
         if not sip.has_sdp():
             return
@@ -61,6 +64,7 @@ class Anchor:
             flags = media.answer(passage.media, passage.to, passage.fixed, ice)
             taken = self._take(sip.media_answer, flags, passage.origin)
         else:
+            dialog = self._dialog_of(passage)
             terms = self._terms(dialog, passage.origin) if dialog else media.PLAIN
             flags = media.offer(passage.media, passage.to, passage.origin, back.is_ipv6, passage.fixed, terms)
             taken = self._take(sip.media_offer, flags, passage.origin, terms.codecs)

@@ -83,7 +83,7 @@ class Flow:
         self._router = Router(edge, self._sealer, self._live)
         self._conceal = Concealment(sip, edge, self._sealer, self._domain)
         self._routes = RouteSet(sip, edge, self._conceal)
-        self._anchor = Anchor(sip, edge, self._live, self._log)
+        self._anchor = Anchor(sip, edge, self._live, self._dialog, self._log)
         self._limiter = Limiter(sip)
         self._ports = Ports(sip, edge.own_ports)
         self._abilities = Abilities(sip, self._live)
@@ -296,16 +296,8 @@ class Flow:
             holds=bool(relay.holder),
             secure=relay.targets[0].transport == "tls",
             leaves=bool(relay.holder) and is_removal(self._sip.contacts(), self._sip.header("Expires")),
-            teaches=self._teaches(request, relay.dialog),
+            teaches=self._abilities.teaches(request, relay.dialog),
         ).remember(self._sip)
-
-    def _teaches(self, request: Request, dialog: Dialog) -> bool:
-        """Whether the phone that begins a call shows something new of its media."""
-        if request.method != "INVITE" or request.in_dialog or not request.has_sdp:
-            return False
-        if request.side is Side.SERVICE or dialog.trunk:
-            return False
-        return self._abilities.is_news(dialog.tenant, dialog.outer, request.srtp)
 
     def _cancel(self) -> None:
         sip = self._sip
@@ -347,7 +339,7 @@ class Flow:
         if late:
             self._anchor.keep_out()
         else:
-            self._anchor.reply(method, status, passage, back, None if passage.has_offer else self._dialog(passage))
+            self._anchor.reply(method, status, passage, back)
             self._learn(status, passage)
         self._routes.turn(passage, back)
         if passage.holds and 200 <= status < 300 and (dialog := self._dialog(passage)):
