@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import pytest
 
@@ -35,6 +36,11 @@ def profiles(machine: Machine) -> set[str]:
     return {found for m in received(machine) for found in re.findall(r"^m=audio \d+ (\S+)", m.body, re.MULTILINE)}
 
 
+def has_keys(machine: Machine) -> bool:
+    """Whether a machine has been sent keys for SDES."""
+    return any("a=crypto:" in m.body for m in received(machine))
+
+
 def refusals(lab: Lab) -> int:
     """How many 488 have been seen anywhere."""
     return len(lab.wire.messages(machine="node", method="INVITE", status=488))
@@ -52,6 +58,7 @@ def test_a_phones_call_is_answered_as_it_offers_and_the_pbx_gets_rtp(
         expect_audio(machine, office.machine)
         eventually(lambda: phone.hears(HERTZ))
         assert profiles(machine) == {PROFILES[srtp]}
+        assert has_keys(machine) is (srtp in {"optional", "sdes"})
         assert profiles(office.machine) == {"RTP/AVP"}
         phone.hangup()
 
@@ -131,6 +138,42 @@ def test_a_phone_that_is_registered_over_tls_is_offered_srtp_before_it_has_shown
         assert refusals(lab) == 0
         assert profiles(alice) == {"RTP/SAVP"}
         assert profiles(rob) == profiles(office.machine) == {"RTP/AVP"}
+
+
+@pytest.mark.usefixtures("no_media_left")
+@pytest.mark.parametrize("of_pbx", ["sdes", "dtls"])
+@pytest.mark.parametrize("of_phone", ["off", "sdes"])
+def test_a_pbx_with_srtp_gets_it_whatever_its_phones_do(
+    of_phone: Srtp,
+    of_pbx: Literal["sdes", "dtls"],
+    tenant: Callable[..., Tenant],
+    lab: Lab,
+    pbx: Machine,
+    bob: Machine,
+    rob: Machine,
+) -> None:
+    domain = tenant({"uri": f"sip:{pbx.address}:{pbx.sip_port}", "srtp": of_pbx}).domain
+    with (
+        Asterisk(pbx, domain, [BOTH, CALLER], srtp=of_pbx) as asterisk,
+        Baresip(bob, BOTH, domain, srtp=of_phone, hertz=SDES_HERTZ) as callee,
+        Baresip(rob, CALLER, domain) as caller,
+    ):
+        callee.dial(ECHO)
+        eventually(lambda: callee.hears(SDES_HERTZ))
+        mark = callee.mark()
+        callee.hangup()
+        caller.command("dial", f"sip:{BOTH}@{domain}")
+        callee.wait_for("CALL_INCOMING", since=mark)
+        callee.accept()
+        expect_audio(bob, rob)
+        eventually(lambda: callee.hears(HERTZ))
+        eventually(lambda: caller.hears(SDES_HERTZ))
+        assert profiles(pbx) == {"RTP/SAVP" if of_pbx == "sdes" else "UDP/TLS/RTP/SAVP"}
+        assert profiles(bob) == {PROFILES[of_phone]}
+        assert profiles(rob) == {"RTP/AVP"}
+        assert refusals(lab) == 0
+        caller.hangup()
+        assert not asterisk.errors, asterisk.log_tail()
 
 
 @pytest.mark.usefixtures("no_media_left")
