@@ -20,10 +20,13 @@ In Kamailio's workers (no I/O, no OpenSSL, nothing to install):
 - `abilities`    what phones have shown of their media
 - `edge`         the node as its workers see it
 - `live`         the entries of the live table, and how they are read
+- `peers`        carriers over TLS: which connection is theirs, with `x509`
 - `sips`         sips URIs, for who does not speak TLS: pure
 - `uri`, `model` the words
 - `kamailio`     the only module that speaks to Kamailio
 - `icmp`         what a peer that was away has left in our sockets
+
+In a Kamailio process of its own: `peer_keeper`, which opens those connections.
 
 In Kamailio's sync process (Redis to live table):
 

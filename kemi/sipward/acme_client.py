@@ -16,7 +16,6 @@ from socketserver import TCPServer
 from tempfile import NamedTemporaryFile
 from typing import Any
 
-import josepy.errors
 import requests
 from acme import challenges, client, crypto_util, errors, messages
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -43,6 +42,8 @@ _ANSWER_WITHIN = 20
 """Seconds that the CA may take for an answer."""
 _NONCES = 10
 """A CA may refuse a nonce at any time (6.5); so often in a row it does not."""
+_LONGEST = 500
+"""Characters of a CA's words that are shown."""
 _USER_AGENT = "sipward"
 
 
@@ -72,8 +73,11 @@ def order(settings: Settings, addresses: Addresses, name: str) -> tuple[bytes, b
                     ca.answer_challenge(challenge, challenge.chall.response(network.key))
                 found = ca.poll_authorizations(found, deadline)
             found = ca.finalize_order(found, deadline)
-        except (errors.Error, josepy.errors.Error, requests.RequestException, LookupError, ValueError) as error:
-            raise OrderError(f"{settings.acme.directory}: {_reason(error)}", network.retry_after) from error
+        except CertificateError:
+            raise
+        except Exception as error:
+            # The library takes a CA at its word: one that answers nonsense can raise anything.
+            raise OrderError(f"{settings.acme.directory}: {_line(_reason(error))}", network.retry_after) from error
     return found.fullchain_pem.encode(), key
 
 
@@ -233,8 +237,15 @@ def _reason(error: Exception) -> str:
             return f"cannot be reached: {_innermost(error)}"
         case errors.ClientError():
             return "does not answer as an ACME server does"
+        case LookupError() | TypeError() | AttributeError():
+            return f"answers what an ACME server does not: {error!r}"
         case _:
-            return " ".join(str(error).split())
+            return str(error)
+
+
+def _line(text: str) -> str:
+    """What somebody else has written, as one line."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))[:_LONGEST]
 
 
 def _innermost(error: BaseException) -> str:

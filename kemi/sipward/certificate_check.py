@@ -6,8 +6,8 @@ Every refusal is one line for people.
 import re
 import ssl
 import warnings
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from itertools import pairwise
@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
@@ -64,7 +64,8 @@ def read(path: Path) -> bytes:
 
 def facts(chain: bytes) -> Facts:
     """What a certificate says, good or bad. Raises CertificateError when it is none."""
-    return _facts(_certificates(chain))
+    with _readable():
+        return _facts(_certificates(chain))
 
 
 @lru_cache(4096)
@@ -79,13 +80,14 @@ def check(name: str, chain: bytes, key: bytes, roots: Sequence[Path] | None, now
     `roots`: files of CA certificates that need not be in the chain; what the machine trusts is known anyway. None: the
     chain may lead to a root that nobody here knows.
     """
-    links = _certificates(chain)
-    found = _facts(links)
-    _check_key(links[0], key)
-    _check_links(links)
-    if roots is not None:
-        _check_root(links[-1], roots)
-    _check_time(links, now or datetime.now(UTC))
+    with _readable():
+        links = _certificates(chain)
+        found = _facts(links)
+        _check_key(links[0], key)
+        _check_links(links)
+        if roots is not None:
+            _check_root(links[-1], roots)
+        _check_time(links, now or datetime.now(UTC))
     if not covers(found.names, name):
         raise CertificateError(f"does not cover {name}: it is for {', '.join(found.names) or 'no host name'}")
     _check_openssl(chain, key)
@@ -97,6 +99,15 @@ def covers(names: Sequence[str], name: str) -> bool:
     return name in names or f"*.{name.partition('.')[2]}" in names
 
 
+@contextmanager
+def _readable() -> Iterator[None]:
+    """What is no certificate in some field shows only when that field is read."""
+    try:
+        yield
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension) as error:
+        raise CertificateError(f"it has something that cannot be read: {' '.join(str(error).split())}") from None
+
+
 def _facts(links: Sequence[x509.Certificate]) -> Facts:
     leaf = links[0]
     try:
@@ -104,8 +115,6 @@ def _facts(links: Sequence[x509.Certificate]) -> Facts:
         dns = tuple(name.lower() for name in names.get_values_for_type(x509.DNSName))
     except x509.ExtensionNotFound:
         dns = ()
-    except ValueError as error:
-        raise CertificateError(f"has an extension that cannot be read: {error}") from None
     expires = min(link.not_valid_after_utc for link in links)
     return Facts(
         dns,
@@ -168,7 +177,7 @@ def _check_root(last: x509.Certificate, roots: Sequence[Path]) -> None:
 def _is_issued_by(link: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         link.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
 

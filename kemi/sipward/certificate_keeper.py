@@ -200,10 +200,12 @@ def _version(source: Files) -> object:
 
 def main(run: Path) -> None:
     """Keep certificates until SIGTERM."""
-    keeper, said = Keeper(run, _say), None
+    keeper, said = Keeper(run, _say), Report()
     while True:
-        now = datetime.now(UTC)
-        report = keeper.look(now)
+        try:
+            report = keeper.look(datetime.now(UTC))
+        except OSError as error:
+            report = Report(said.names, f"certificates cannot be kept: {error}")
         if report != said:
             render.write_file(certificate_report.file(run), report.to_json())
             said = report

@@ -107,13 +107,20 @@ class Certificates:
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """One at a time, in a folder that is made if need be: the node and commands are processes of their own."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make(folder)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
+
+
+def _make(folder: Path) -> None:
+    """Make a folder and all above it for this user only; `mkdir` would let others into those above."""
+    if not folder.exists():
+        _make(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def replace(path: Path, content: bytes) -> None:

@@ -25,6 +25,7 @@ SHARED_MEMORY = 1024
 """MB that Kamailio may use for routes, transactions and connections; taken from the machine only as it is used."""
 PRIVATE_MEMORY = 16
 """MB of each Kamailio process."""
+_SHOWN = 5
 
 
 def run(load: Callable[[], Settings]) -> int:
@@ -137,6 +138,7 @@ def status(settings: Settings) -> dict[str, Any]:
         "kamailio": kamailio,
         "routes": {"state": "ok" if routes.get("ready") else "down", "detail": "", **routes},
         "instances": _instances_state(settings),
+        "carriers": _carriers_state(settings, kamailio["state"] == "ok"),
         "certificates": certificate_report.state(certificate_report.read(render.run_dir(settings))),
     }
     needed = ("rtpengine", "kamailio", "routes")
@@ -361,6 +363,19 @@ def _instances_state(settings: Settings) -> dict[str, Any]:
     first = ", ".join(f"{name} ({why})" for name, why in names.items())
     more = ", ..." if down > len(names) else ""
     return {"state": "degraded", "detail": f"{down} of {watched} down: {first}{more}", **said}
+
+
+def _carriers_state(settings: Settings, runs: bool) -> dict[str, Any]:
+    """Whether all carriers over TLS have shown who they are; with the reasons why the first few are doubted."""
+    if not runs:
+        return {"state": "down", "detail": "not asked yet"}
+    slots = _ask(lambda: rpc.kamailio(render.run_dir(settings), "htable.dump", live.PEERS)) or []
+    known = {str(item["name"]): str(item["value"]) for slot in slots for item in slot["slot"]}
+    doubts = {name[1:]: why for name, why in sorted(known.items()) if name.startswith("!")}
+    if not doubts:
+        return {"state": "ok", "detail": ""}
+    first = dict(list(doubts.items())[:_SHOWN])
+    return {"state": "degraded", "detail": ", ".join(f"{end} ({why})" for end, why in first.items())}
 
 
 def _counters(settings: Settings) -> dict[str, int]:

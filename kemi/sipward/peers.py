@@ -65,8 +65,7 @@ class Peers:
         else:
             self._sip.hang_up(self._sip.connection())
         if complaints:
-            self._sip.count("trunk-unproven")
-            self._sip.log(f"event=trunk-unproven to={end} why={'; '.join(complaints)!r}")
+            self._sip.log(f"event=trunk-unproven why={'; '.join(complaints)!r} to={end}")
             self._sip.store(PEERS, f"!{end}", "; ".join(complaints))
         else:
             self._sip.erase(PEERS, f"!{end}")

@@ -110,6 +110,16 @@ def _string(value: Any) -> str:
     return value
 
 
+def _table(value: Any) -> Any:
+    """Read a table from the environment, where it is JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise refuse("must be a table; as a variable of the environment in JSON") from None
+
+
 def _no_bool(value: Any) -> Any:
     # pydantic would take `true` for 1.
     if isinstance(value, bool):
@@ -427,7 +437,7 @@ class TlsSettings(Section):
     """PEM file of the CAs that sign the certificates of phones; without it no phone is asked for one."""
     client_certificates: Literal["optional", "required"] = "optional"
     """Whether whoever connects may go without a certificate; a bad one is refused in any case."""
-    profiles: dict[str, ProfileSettings] = {}
+    profiles: Annotated[dict[str, ProfileSettings], BeforeValidator(_table)] = {}
 
     @field_validator("profiles")
     @classmethod

@@ -81,16 +81,13 @@ class TlsValue(Value):
         return value
 
 
-_NO_TLS = TlsValue()
-
-
 class TrunkValue(Value):
     """The whole JSON value."""
 
     addresses: Annotated[tuple[Annotated[StrictStr, Field(max_length=260)], ...], Field(max_length=100)]
     tenants: Annotated[tuple[StrictStr, ...], Field(max_length=1000)]
     transport: Literal["udp", "tcp", "tls"] = "udp"
-    tls: TlsValue = _NO_TLS
+    tls: TlsValue | None = None
     number: Literal["r-uri", "to", "p-called-party-id", "p-preferred-identity", "diversion"] = "r-uri"
     media: Literal["fixed", "learned"] = "fixed"
     identity: Literal["pass", "remove"] = "remove"
@@ -122,8 +119,8 @@ class TrunkValue(Value):
 
     @field_validator("tls")
     @classmethod
-    def _of_tls(cls, value: TlsValue, info: ValidationInfo) -> TlsValue:
-        if value != _NO_TLS and info.data.get("transport") != "tls":
+    def _of_tls(cls, value: TlsValue | None, info: ValidationInfo) -> TlsValue | None:
+        if value and info.data.get("transport") != "tls":
             raise refuse('may be given with transport "tls" only')
         return value
 
@@ -202,7 +199,7 @@ class TrunkRecord:
 
     def _proof(self, targets: Iterable[Endpoint]) -> Proof:
         """Whose the certificate must be is what the operator has written: what the DNS says may be anybody's word."""
-        tls, host_of = self.value.tls, dict[Endpoint, str]()
+        tls, host_of = self.value.tls or TlsValue(), dict[Endpoint, str]()
         for place, ends in zip(map(parse_place, self.value.addresses), self.found, strict=True):
             for end in ends:
                 host_of.setdefault(end, place.host if place.network is None else end.host)

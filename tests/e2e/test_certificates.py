@@ -7,7 +7,8 @@ import signal
 import ssl
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from socket import SOCK_STREAM
 from typing import Any
@@ -21,9 +22,11 @@ from lab.dns import Dns, host
 from lab.eventually import eventually
 from lab.network import Lab, Machine
 from lab.node import FQDN, Answer, Node
-from lab.pebble import Pebble
+from lab.pebble import DIRECTORY, Pebble
 from lab.pki import AUTHORITY, Authority, Pair, served
 from sipward import reload
+from sipward.certificate_names import Acme, note
+from sipward.certificates import Certificates
 
 from .conftest import Tenant, watched_lab
 
@@ -41,8 +44,7 @@ def lab() -> Iterator[Lab]:
 def node(lab: Lab) -> Iterator[Node]:
     folder = lab.directory / "folder"
     folder.mkdir()
-    certificates = {"folder": str(folder)}
-    with Node(lab, settings={"certificates": certificates}) as node:
+    with Node(lab, settings={"certificates": {"folder": str(folder)}}) as node:
         yield node
         assert node.stop() == 0, node.log_tail()
 
@@ -90,16 +92,21 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 @contextmanager
 def configured(node: Node, line: str, instead: str) -> Iterator[None]:
     """Another configuration that the running node takes, inside the block."""
-    before, pids = node.config.read_text(), node.processes()
-    text = before.replace(line, instead)
-    assert text != before
-    for wanted in (text, before):
-        node.config.write_text(wanted)
-        outcome = node.machine.inside(lambda: reload.request(node.settings))
-        assert outcome == ("", ()), outcome
-        assert node.processes() == pids
-        if wanted == text:
-            yield
+    before = node.config.read_text()
+    assert line in before
+    take(node, before.replace(line, instead))
+    try:
+        yield
+    finally:
+        take(node, before)
+
+
+def take(node: Node, text: str) -> None:
+    """Have the node take a configuration, for which no component is to be started again."""
+    pids = node.processes()
+    node.config.write_text(text)
+    assert node.machine.inside(lambda: reload.request(node.settings)) == ("", ())
+    assert node.processes() == pids
 
 
 def done(answer: Answer) -> str:
@@ -118,6 +125,15 @@ def state(node: Node, name: str) -> dict[str, Any]:
     return dict(node.status()["components"]["certificates"].get("names", {}).get(name, {}))
 
 
+def problem(node: Node, name: str) -> str:
+    """What is wrong with a name; "unknown" while `status` does not know it."""
+    return str(state(node, name).get("problem", "unknown"))
+
+
+def parts(pair: Pair) -> tuple[bytes, bytes]:
+    return pair.chain, pair.key
+
+
 def is_of_pebble(certificate: x509.Certificate) -> bool:
     return "Pebble" in certificate.issuer.rfc4514_string()
 
@@ -130,7 +146,7 @@ def test_a_node_without_any_certificate_has_one_of_its_own_ca_by_name_and_addres
     found = re.search(r"^ca +(/.*)$", shown, re.MULTILINE)
     assert found
     trusting = ssl.create_default_context(cafile=found[1])
-    eventually(lambda: state(node, FQDN).get("problem") == "")
+    eventually(lambda: problem(node, FQDN) == "")
     for name in (FQDN, *ADDRESSES):
         # Another one is on its way at first: which addresses it covers is only known to who runs.
         eventually(lambda: name in x509_names(bob, name))  # noqa: B023
@@ -143,13 +159,6 @@ def x509_names(machine: Machine, name: str) -> set[str]:
     found = served(machine, (ADDRESSES[0], PORT), name)
     names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return {*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))}
-
-
-def test_what_is_kept_is_for_the_node_alone(node: Node) -> None:
-    place = node.state_dir / "certificates"
-    found = {path: stat.S_IMODE(path.stat().st_mode) for path in [place, *place.rglob("*")] if not path.is_symlink()}
-    assert {mode for path, mode in found.items() if path.is_dir()} == {0o700}
-    assert {mode for path, mode in found.items() if path.is_file()} == {0o600}
 
 
 def test_a_further_name_may_be_of_the_own_ca_too_and_is_forgotten_again(
@@ -174,22 +183,31 @@ def test_a_file_is_watched_what_is_good_is_taken_and_what_is_bad_is_refused(
     first.put(*files)
     done(cert("add", name, "--certificate", files[0], "--key", files[1]))
     eventually(lambda: shown(name).serial_number == first.serial)
+    now, day = datetime.now(UTC), timedelta(days=1)
     bad = {
-        "the key is not the certificate's": Pair(second.links, first.private_key),
-        "the chain is not complete": Authority("Other").issue(name),
-        f"does not cover {name}": AUTHORITY.issue("other.example"),
+        "the key is not the certificate's": (second.chain, first.key),
+        "the certificate's file is not whole": (second.chain[:-40], second.key),
+        "the chain is not complete": parts(Authority("Other").issue(name)),
+        "it has expired": parts(AUTHORITY.issue(name, begins=now - 90 * day, life=89 * day)),
+        "it is not valid before": parts(AUTHORITY.issue(name, begins=now + day)),
+        f"does not cover {name}": parts(AUTHORITY.issue("other.example")),
     }
-    for why, pair in bad.items():
-        pair.put(*files)
-        eventually(lambda: why in state(node, name)["problem"], what=why)  # noqa: B023
+    for why, contents in bad.items():
+        for path, content in zip(files, contents, strict=True):
+            path.write_bytes(content)
+        eventually(lambda: why in problem(node, name), what=why)  # noqa: B023
         assert node.status()["components"]["certificates"]["state"] == "degraded"
-        assert why in node.sipward("cert", "renew", name).errors
-        assert shown(name).serial_number == first.serial
+    assert shown(name).serial_number == first.serial
+    assert cert("renew", name).errors.startswith(f"does not cover {name}: it is for other.example")
+    said = done(node.sipward("status"))
+    assert re.search(
+        rf"certificate: {name}: until 20\d\d-\d\d-\d\d, 8\d days, from {files[0]}: refused: does not", said
+    )
     second.put(*files)
     eventually(lambda: shown(name).serial_number == second.serial)
-    eventually(lambda: state(node, name)["problem"] == "")
+    eventually(lambda: problem(node, name) == "")
     files[1].unlink()
-    eventually(lambda: f"{files[1]}: is not there" in state(node, name)["problem"])
+    eventually(lambda: f"{files[1]}: is not there" in problem(node, name))
     assert shown(name).serial_number == second.serial
     assert node.ready
 
@@ -203,7 +221,7 @@ def test_the_nodes_own_certificate_may_be_a_file(
     with configured(node, "[certificates]\n", given):
         for name in (FQDN, "unknown.example", ""):
             eventually(lambda: shown(name).serial_number == pair.serial)  # noqa: B023
-        assert state(node, FQDN)["from"] == str(files[0])
+        eventually(lambda: state(node, FQDN)["from"] == str(files[0]))
     eventually(lambda: state(node, FQDN)["from"].startswith("own CA"))
 
 
@@ -215,9 +233,8 @@ def test_nethservers_event_takes_the_files_of_its_folder(
     plain.put(folder / "ns8.example.crt", folder / "ns8.example.key")
     wild.put(folder / "_.wild.example.crt", folder / "_.wild.example.key")
     (folder / "other file.crt").write_text("of another program")
-    assert act(node, "certificate-changed", {"names": ["NS8.example"], "node": 1}) == (0, None)
-    assert act(node, "certificate-changed", {"names": ["*.wild.example"]}) == (0, None)
-    assert act(node, "certificate-changed", {"names": ["somebody.else.example"]}) == (0, None)
+    names = ["NS8.example", "*.wild.example", "somebody.else.example"]
+    assert act(node, "certificate-changed", {"names": names, "node": 1}) == (0, None)
     eventually(lambda: shown("ns8.example").serial_number == plain.serial)
     eventually(lambda: shown("pbx.wild.example").serial_number == wild.serial)
     Pair(AUTHORITY.issue("ns8.example").links, plain.private_key).put(
@@ -231,7 +248,7 @@ def test_nethservers_event_takes_the_files_of_its_folder(
     for path in folder.iterdir():
         path.unlink()
     for name in ("ns8.example", "*.wild.example"):
-        done(node.sipward("cert", "rm", name))
+        Certificates(node.state_dir).remove(name)
 
 
 # --- ACME -------------------------------------------------------------------------------------------------------------
@@ -243,7 +260,7 @@ def test_a_further_name_comes_from_the_acme_server_in_spite_of_its_faults_and_to
     keys = {"kid-1": "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"}
     settings = {"externalAccountBindingRequired": True, "externalAccountMACKeys": keys}
     before = node.config.read_text()
-    with Pebble(lab, settings, {"PEBBLE_WFE_NONCEREJECT": "30"}) as pebble:
+    with Pebble(lab, settings, {"PEBBLE_WFE_NONCEREJECT": "50"}) as pebble:
         refused = cert("add", "a.example", "--lets-encrypt")
         assert (refused.code, "externalAccountBinding" in refused.errors) == (1, True)
         bound = f'[acme]\neab_key_id = "kid-1"\neab_key = "{keys["kid-1"]}"\n'
@@ -256,6 +273,11 @@ def test_a_further_name_comes_from_the_acme_server_in_spite_of_its_faults_and_to
     eventually(lambda: is_of_pebble(shown("a.example")))
     assert not is_of_pebble(shown(FQDN))
     assert "a.example" in done(cert("list"))
+    # What is kept is for the node alone: the account's key, certificates and notes.
+    place = node.state_dir / "certificates"
+    kept = {path: stat.S_IMODE(path.lstat().st_mode) for path in [place, *place.rglob("*")] if not path.is_symlink()}
+    assert {"account.pem", "ca.key", "key.pem", "_names.json"} <= {path.name for path in kept}
+    assert {path: oct(mode) for path, mode in kept.items() if mode != (0o700 if path.is_dir() else 0o600)} == {}
     # Port 80 was open for the challenge alone.
     with pytest.raises(ConnectionRefusedError), lab.phone("bob").socket(kind=SOCK_STREAM) as asker:
         asker.connect((ADDRESSES[0], 80))
@@ -278,22 +300,24 @@ def test_what_the_acme_server_says_against_it_is_said_and_nothing_is_kept(
     assert (wild.code, "a wildcard cannot be had" in wild.errors) == (2, True)
 
 
-def test_a_certificate_is_renewed_in_time_and_asked_for_again_when_it_was_refused(
+def test_a_certificate_is_renewed_with_a_third_of_its_life_left_and_asked_for_again_when_that_fails(
     lab: Lab, dns: Dns, node: Node, cert: Callable[..., Answer], shown: Callable[[str], x509.Certificate]
 ) -> None:
-    short = {"profiles": {"default": {"description": "short", "validityPeriod": 6}}}
-    with Pebble(lab, short):
-        done(cert("add", "b.example", "--lets-encrypt"))
-        eventually(lambda: is_of_pebble(shown("b.example")))
-        first = shown("b.example").serial_number
-        eventually(lambda: shown("b.example").serial_number != first)
-    # With nobody there the old one goes on, and `status` says when it is tried again.
-    eventually(lambda: "asked again at" in state(node, "b.example")["problem"])
-    old = shown("b.example").serial_number
-    with Pebble(lab):
-        eventually(lambda: shown("b.example").serial_number != old)
-    eventually(lambda: state(node, "b.example")["problem"] == "")
-    assert state(node, "b.example")["days_left"] > 80
+    name, days = "b.example", timedelta(days=1)
+    old = AUTHORITY.issue(name, begins=datetime.now(UTC) - 61 * days, life=90 * days)
+    source = Acme(DIRECTORY)
+    # As it is two months after `cert add`.
+    Certificates(node.state_dir).install(name, old.chain, old.key, source.origin)
+    note(node.settings, name, source)
+    try:
+        eventually(lambda: "cannot be reached: Connection refused; asked again at" in problem(node, name))
+        eventually(lambda: shown(name).serial_number == old.serial)
+        with Pebble(lab):
+            eventually(lambda: is_of_pebble(shown(name)))
+        eventually(lambda: problem(node, name) == "")
+        assert state(node, name)["days_left"] > 80
+    finally:
+        done(cert("rm", name))
 
 
 def test_the_nodes_own_certificate_comes_by_configure_module_and_no_component_is_started_again(
@@ -357,3 +381,39 @@ def test_the_keeper_is_back_when_it_was_killed(node: Node) -> None:
     os.kill(old, signal.SIGKILL)
     eventually(lambda: keeper() not in (0, old))
     assert node.ready
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_a_hundred_renewals_cost_no_call_and_little_memory(
+    node: Node,
+    lab: Lab,
+    acme: Tenant,
+    instance: Agent,
+    cert: Callable[..., Answer],
+    shown: Callable[[str], x509.Certificate],
+    files: tuple[Path, Path],
+) -> None:
+    name = "calls.example"
+    AUTHORITY.issue(name).put(*files)
+    done(cert("add", name, "--certificate", files[0], "--key", files[1]))
+    own = shown(FQDN).serial_number
+    with ExitStack() as stack:
+        phones = [stack.enter_context(Agent(lab.phone("bob"), "tls", port=0)) for _ in range(50)]
+        calls = [answered_call(phone, instance, f"sip:200@{acme.domain};transport=tls") for phone in phones]
+
+        def renew(times: int) -> int:
+            """Renew so often; the bytes of shared memory in use then."""
+            for _ in range(times):
+                pair = AUTHORITY.issue(name)
+                pair.put(*files)
+                eventually(lambda: shown(name).serial_number == pair.serial)  # noqa: B023
+            return int(node.rpc("core.shmmem")["real_used"])
+
+        # The calls hold the certificates that they began with, and the last ones go with the next: three of each.
+        before = renew(2)
+        grown = renew(100) - before
+        assert shown(FQDN).serial_number == own
+        for ours, _ in calls:
+            ours.hang_up(instance)
+    assert grown < 2_000_000

@@ -4,6 +4,7 @@ import re
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from lab.agent import Agent, Talk, answered_call, trusting_all
 from lab.eventually import PATIENCE
 from lab.network import Lab, Machine
 from lab.node import FQDN, Node
-from lab.pki import Authority, names, trusting
+from lab.pki import Authority, Pair, names, trusting
 from lab.sipp import Transport
 from sipward import tls
 from sipward.certificates import Certificates
@@ -129,6 +130,38 @@ def test_a_certificate_that_kamailio_refuses_changes_nothing_not_even_a_start(
     finally:
         certificates.remove("broken.example")
     assert connected(bob, "broken.example") == {FQDN}
+
+
+# --- certificates of phones ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asked", ["optional", "required"])
+def test_a_phone_shows_a_certificate_of_its_own_and_a_strangers_is_refused(asked: str, own_lab: Lab) -> None:
+    phones, file = Authority("phones"), own_lab.directory / "phones.pem"
+    phones.trust(file)
+    with Node(own_lab, settings={"tls": {"client_ca": str(file), "client_certificates": asked}}):
+        bob = own_lab.phone("bob")
+        assert is_served(bob, phones.issue("bob.example"))
+        assert not is_served(bob, Authority("strangers").issue("bob.example"))
+        assert not is_served(bob, phones.issue("bob.example", begins=LONG_AGO, life=timedelta(days=1)))
+        assert is_served(bob, None) is (asked == "optional")
+
+
+LONG_AGO = datetime.now(UTC) - timedelta(days=10)
+
+
+def is_served(phone: Machine, pair: Pair | None) -> bool:
+    """Whether a phone that shows this certificate is answered."""
+    context = trusting_all()
+    if pair:
+        pair.load(context)
+    with Agent(phone, "tls", tls=context) as agent:
+        try:
+            agent.begin("OPTIONS", f"sip:{FQDN}")
+            agent.expect(200)
+        except (ssl.SSLError, ConnectionError):
+            return False
+        return True
 
 
 # --- sips URIs ----------------------------------------------------------------------------------------------------

@@ -330,8 +330,12 @@ class Lab:
         return self._bridges[INTERNET.name]
 
     def _bridge(self, space: str, segment: Segment, key: str = "") -> None:
+        # An address of its own, which stays: else a bridge has its lowest port's, another one with each machine that
+        # comes, and who knows the old one for the node's sends to nobody.
+        address = f"02:00:00:00:00:{len(self._bridges):02x}"
         # Multicast snooping would hold back the first neighbour solicitations of IPv6.
-        _ip([f"link add {segment.name} type bridge mcast_snooping 0", f"link set {segment.name} up"], space)
+        made = f"link add {segment.name} address {address} type bridge mcast_snooping 0"
+        _ip([made, f"link set {segment.name} up"], space)
         self._bridges[key or segment.name] = f"{space}/{segment.name}"
 
     def _cable(self, space: str, interface: str, bridge: str) -> None:

@@ -18,7 +18,7 @@ from lab.eventually import PATIENCE, eventually
 from lab.network import Lab, Machine, Place
 from lab.packets import Address
 from lab.pebble import DIRECTORY
-from lab.pki import AUTHORITY
+from lab.pki import known, private_profile
 from lab.processes import Process
 from sipward import live, numbers, rpc
 from sipward import node as product
@@ -54,7 +54,6 @@ class Node:
         self.directory = lab.directory / name
         self.state_dir = self.directory / "state"
         self.config = self.directory / "sipward.toml"
-        self.roots = self.directory / "roots.pem"
         self._table = _merge(self._defaults(place), settings or {})
         self._process: Process | None = None
 
@@ -79,7 +78,6 @@ class Node:
     def configure(self) -> Self:
         """Write the configuration only."""
         self.directory.mkdir(exist_ok=True)
-        AUTHORITY.trust(self.roots)
         self.config.write_text(to_toml(self._table))
         return self
 
@@ -330,12 +328,13 @@ class Node:
                 "local_networks": [f"{LOCAL.v4}0/24"],
             },
             "rtp": {"ports": "20000-20999"},
+            "tls": {"profiles": {"private": {name: str(path) for name, path in private_profile(FQDN).items()}}},
             "dns": {"servers": [f"{INTERNET.v4}{DNS}"]},
             "numbers": {"country_code": PLAN.country},
             # A scenario knows what it will hear. A test of the OPTIONS to instances says how often they come.
             "health": {"interval": 0},
-            # Nobody but the lab's own CA is ever asked, and none of it in times that people wait for.
-            "certificates": {"ca_file": str(self.roots), "reload_interval": 1},
+            # Nobody but the lab's own CA is ever asked, and nothing is waited for that operators wait for.
+            "certificates": {"ca_file": str(known()), "reload_interval": 1},
             "acme": {"directory": DIRECTORY, "retry_interval": 1},
         }
 
@@ -371,10 +370,10 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def to_toml(table: Mapping[str, Any]) -> str:
+def to_toml(table: Mapping[str, Any], above: str = "") -> str:
     """A table with tables in it as TOML. JSON's strings, numbers, booleans and lists are TOML's too."""
     plain = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, Mapping)]
     for key, value in table.items():
         if isinstance(value, Mapping):
-            plain += ["", f"[{key}]", to_toml(value).strip()]
+            plain += ["", f"[{above}{key}]", to_toml(value, f"{above}{key}.").strip()]
     return "\n".join(plain) + "\n"

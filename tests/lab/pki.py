@@ -1,13 +1,16 @@
 """A certificate authority of the lab: a root, an intermediate, and what they issue for whoever needs it."""
 
+import atexit
 import socket
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from ipaddress import ip_address
 from pathlib import Path
+from shutil import rmtree
+from tempfile import TemporaryDirectory, mkdtemp
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -55,6 +58,13 @@ class Pair:
     def locked(self, password: bytes) -> bytes:
         """The key as PEM behind a password."""
         return self.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(password))
+
+    def load(self, context: ssl.SSLContext) -> None:
+        """Have a client or server show it; it reads files only."""
+        with TemporaryDirectory() as folder:
+            chain, key = Path(folder, "chain.pem"), Path(folder, "key.pem")
+            self.put(chain, key)
+            context.load_cert_chain(chain, key)
 
     def put(self, chain: Path, key: Path) -> None:
         """Write both, as a program does that renews them: each file in one step."""
@@ -151,6 +161,8 @@ def names(peer: ssl.SSLSocket) -> set[str]:
 
 AUTHORITY = Authority()
 """The one that nodes of the lab know, beyond those of the machine."""
+PRIVATE = Authority("Private")
+"""A carrier's own: it signs the carrier's certificate and, for mutual TLS, the node's."""
 
 
 def served(machine: Machine, to: tuple[str, int], name: str = "") -> x509.Certificate:
@@ -167,3 +179,26 @@ def served(machine: Machine, to: tuple[str, int], name: str = "") -> x509.Certif
             return secured.getpeercert(binary_form=True)
 
     return x509.load_der_x509_certificate(machine.inside(ask) or b"")
+
+
+@cache
+def _folder() -> Path:
+    """One for all nodes of a run: they are configured alike."""
+    folder = Path(mkdtemp(prefix="sipward-pki-"))
+    atexit.register(rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@cache
+def known() -> Path:
+    """The file with the root that nodes know."""
+    return AUTHORITY.trust(_folder() / "roots.pem")
+
+
+@cache
+def private_profile(name: str) -> dict[str, Path]:
+    """The files of a node's profile for carriers with a CA of their own."""
+    files = {what: _folder() / f"private-{what}.pem" for what in ("ca", "certificate", "key")}
+    PRIVATE.trust(files["ca"])
+    PRIVATE.issue(name).put(files["certificate"], files["key"])
+    return files

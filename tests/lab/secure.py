@@ -5,8 +5,6 @@ import socket
 import ssl
 import threading
 from contextlib import suppress
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from lab.agent import PROBE, Agent
 from lab.network import Machine
@@ -95,10 +93,7 @@ class SecureCarrier(Agent):
 
 def _serving(pair: Pair, roots: bytes) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with TemporaryDirectory() as folder:
-        chain, key = Path(folder, "chain.pem"), Path(folder, "key.pem")
-        pair.put(chain, key)
-        context.load_cert_chain(chain, key)
+    pair.load(context)
     if roots:
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(cadata=roots.decode())

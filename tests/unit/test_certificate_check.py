@@ -1,7 +1,10 @@
 """What is bad is refused, and said in one line."""
 
 import os
+import random
+from base64 import b64decode, b64encode
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -100,6 +103,22 @@ def test_what_is_bad_is_refused(case: str, root: Path) -> None:
     with pytest.raises(CertificateError, match=why) as refusal:
         check(NAME, *make(), [root])
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
+@pytest.mark.parametrize("which", ["certificate", "key"])
+def test_whatever_is_in_a_file_it_is_taken_or_refused(which: str, root: Path) -> None:
+    dice = random.Random(5)
+    chain, key = GOOD.chain, GOOD.key
+    pem = chain if which == "certificate" else key
+    inner = pem.partition(b"-----\n")[2].partition(b"\n-----")[0]
+    for _ in range(400):
+        der = bytearray(b64decode(inner))
+        for _ in range(dice.choice((1, 1, 2, 8))):
+            der[dice.randrange(len(der))] = dice.randrange(256)
+        broken = pem.replace(inner, b64encode(der))
+        with suppress(CertificateError):
+            check(NAME, *((broken, key) if which == "certificate" else (chain, broken)), [root])
 
 
 def test_an_intermediate_that_has_expired_is_refused(root: Path) -> None:

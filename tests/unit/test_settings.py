@@ -210,6 +210,12 @@ OTHERS = [
     ("", '[rtp]\nports = "5000-6000"', "rtp.ports: 5000-6000 must not contain network.sip_port (5060)"),
     ("", '[rtp]\nports = "5060-6000"', "must not contain network.sip_port (5060)"),
     ("", '[rtp]\nports = "2000-2223"', "must not contain rtp.control (2223)"),
+    ("", '[tls]\nclient_certificates = "required"', "tls.client_certificates: needs tls.client_ca"),
+    ("", '[tls]\nclient_certificates = "perhaps"', "should be 'optional' or 'required'"),
+    ("", '[tls.profiles."A b"]', '"A b" must be 1 to 64 of a-z, 0-9, _ and -'),
+    ("", '[tls.profiles.a]\nkey = "/x.pem"', "tls.profiles.a.key: must be given with its certificate"),
+    ("", "[tls.profiles.a]\ncertificates = 1", "tls.profiles.a.certificates: unknown"),
+    ("", '[tls]\nprofiles = "x"', "tls.profiles = "),
     ("", '[trunks]\nown_ports = "5100"', 'trunks.own_ports = "5100": must be empty, or a range'),
     ("", "[trunks]\nown_ports = 5100", "trunks.own_ports = 5100: must be empty, or a range"),
     ("", '[trunks]\nown_ports = "5101-5100"', "must be empty, or a range"),
@@ -340,6 +346,14 @@ ENVIRONMENT = [
     ("SIPWARD_HEALTH__INTERVAL", "60", lambda s: s.health.interval, 60),
     ("SIPWARD_HEALTH__TIMEOUT", "0.5", lambda s: s.health.timeout, 0.5),
     ("SIPWARD_HEALTH__THRESHOLD", "3", lambda s: s.health.threshold, 3),
+    ("SIPWARD_TLS__CLIENT_CA", "/x.pem", lambda s: s.tls.client_ca, Path("/x.pem")),
+    ("SIPWARD_TLS__CLIENT_CERTIFICATES", "optional", lambda s: s.tls.client_certificates, "optional"),
+    (
+        "SIPWARD_TLS__PROFILES",
+        '{"telco": {"ca": "/x.pem"}}',
+        lambda s: s.tls.profiles["telco"].ca,
+        Path("/x.pem"),
+    ),
     ("SIPWARD_TRUNKS__OWN_PORTS", "5100-5101", lambda s: list(s.trunks.own_ports), [5100, 5101]),
 ]
 
@@ -354,7 +368,7 @@ def test_the_environment_wins_over_the_file(tmp_path, monkeypatch, name, value, 
 
 def test_every_key_can_come_from_the_environment() -> None:
     tested = {name for name, *_ in ENVIRONMENT} | {"SIPWARD_NETWORK__INTERFACE"}
-    tables = {"network", "rtp", "redis", "sip", "numbers", "dns", "health", "trunks", "certificates", "acme"}
+    tables = {"network", "rtp", "redis", "sip", "numbers", "dns", "health", "trunks", "certificates", "acme", "tls"}
     keys = {f"SIPWARD_{key}".upper() for key in Settings.model_fields.keys() - tables}
     for table in tables:
         fields = Settings.model_fields[table].annotation.model_fields  # type: ignore[union-attr]

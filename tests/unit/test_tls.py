@@ -1,10 +1,12 @@
 """Which certificate answers for which name."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from sipward.certificates import Certificate
+from sipward.settings import ProfileSettings, TlsSettings
 from sipward.tls import profiles
 
 
@@ -46,3 +48,35 @@ def test_a_name_comes_before_its_wildcard_and_a_long_one_before_a_short_one() ->
 def test_a_path_is_written_as_kamailio_reads_it(folder: str, written: str) -> None:
     text = profiles("x.example", [certificate("x.example", folder)])
     assert f'certificate = "{written}/x.example/fullchain.pem"' in text
+
+
+PHONES = TlsSettings(client_ca=Path("/phones.pem"))
+
+
+@pytest.mark.parametrize(("how", "verified"), [("optional", "optional"), ("required", "on")])
+def test_phones_are_asked_for_certificates_under_every_name(
+    how: Literal["optional", "required"], verified: str
+) -> None:
+    chosen = PHONES.model_copy(update={"client_certificates": how})
+    text = profiles("x.example", map(certificate, ["a.example", "x.example"]), chosen)
+    for section in sections(text)[:-1]:
+        assert 'ca_list = "/phones.pem"' in section
+        assert f"verify_client = {verified}" in section
+    assert "verify_client" not in "".join(sections(text)[-1])
+
+
+def test_without_their_ca_phones_are_asked_for_none() -> None:
+    assert "verify" not in profiles("x.example", [certificate("x.example")])
+
+
+def test_a_carrier_is_asked_by_the_cas_of_the_machine_or_by_those_of_its_profile_alone() -> None:
+    profile = ProfileSettings(ca=Path("/a.pem"), certificate=Path("/b.pem"), key=Path("/c.pem"))
+    chosen = TlsSettings(profiles={"telco": profile, "plain": ProfileSettings()})
+    text = profiles("x.example", [certificate("x.example")], chosen, Path("/more.pem"))
+    default, plain, telco = sections(text)[-3:]
+    machine = ['ca_path = "/etc/ssl/certs"', 'ca_list = "/more.pem"']
+    assert (default[0], default[-2:]) == ("[client:default]", machine)
+    assert (plain[:2], plain[-2:]) == (["[client:any]", "server_id = plain"], machine)
+    assert telco[1] == "server_id = telco"
+    assert telco[-3:] == ['ca_list = "/a.pem"', 'certificate = "/b.pem"', 'private_key = "/c.pem"']
+    assert "ca_path" not in "".join(telco)
