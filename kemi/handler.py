@@ -16,7 +16,7 @@ def mod_init() -> Callbacks:
 
     def follow_redis() -> None:
         # pydantic, redis-py and dnspython stay out of the workers.
-        from sipward import lookup, port_keeper, prober, render, rules, sync  # noqa: PLC0415
+        from sipward import flow_keeper, lookup, port_keeper, prober, render, rules, sync  # noqa: PLC0415
 
         settings, addresses = render.read(run)
         table = kamailio.Table()
@@ -24,6 +24,10 @@ def mod_init() -> Callbacks:
         look_up = lookup.Dns(settings.dns.servers, addresses.own)
         own_ports = settings.trunks.own_ports
         giving = port_keeper.PortKeeper(table, own_ports, settings.ports_file) if own_ports else None
+        keeping = flow_keeper.FlowKeeper(
+            table, kamailio.log, node.phone_sockets, settings.sip.keepalive, settings.flows_file
+        )
+        keeping.start()
         sync.run(table, settings, rules.Rules.of(settings, addresses), look_up, asking, ports=giving)
 
     # What is loaded by now stays: the collector of garbage need not walk through it in every worker.

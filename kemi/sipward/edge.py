@@ -111,6 +111,12 @@ class Edge:
         """Our sockets on a side; the local networks share those of the outside."""
         return [socket for socket in self.sockets if (socket.side is Side.SERVICE) is (side is Side.SERVICE)]
 
+    @property
+    def phone_sockets(self) -> list[Endpoint]:
+        """Where phones reach us by UDP: our sockets outside that are not for one registration at a carrier each."""
+        found = [socket.local for socket in self.sockets_of(Side.OUTSIDE) if socket.local.transport == "udp"]
+        return [local for local in found if local.port not in self.own_ports]
+
     def own_port(self, index: int) -> int:
         """The port of the socket of that index, if it is for one registration; 0 for an ordinary one."""
         port = self.sockets[index].local.port

@@ -20,6 +20,7 @@ from sipward.live import Live
 from sipward.model import Endpoint, Side, Socket
 from sipward.passage import Passage
 from sipward.ports import Ports, is_removal
+from sipward.registrations import Registrations
 from sipward.routeset import Routes, RouteSet
 from sipward.routing import Router
 from sipward.seal import Sealer
@@ -80,6 +81,7 @@ class Flow:
         self._anchor = Anchor(sip, edge, self._log)
         self._limiter = Limiter(sip)
         self._ports = Ports(sip, edge.own_ports)
+        self._registrations = Registrations(sip)
         self._failover = Failover(sip, edge, self._sealer, self._live, self._log)
 
     # --- requests ------------------------------------------------------------------------------------------------
@@ -228,7 +230,8 @@ class Flow:
         """What only some methods need."""
         if request.method == "REGISTER":
             if relay.to is Side.SERVICE:
-                self._conceal.register(relay.dialog, socket)
+                moved = self._registrations.begin(request, relay.dialog.tenant)
+                self._conceal.register(relay.dialog, socket, moved)
         elif request.method in DIALOG_FORMING and not request.in_dialog:
             self._routes.record(relay.to, socket, sealed)
 
@@ -329,11 +332,17 @@ class Flow:
             if method == "REGISTER":
                 self._conceal.registered_outside(passage.tenant, passage.trunk)
         elif method == "REGISTER":
-            dialog = self._dialog(passage)
-            self._conceal.registered(passage.tenant, dialog.outer if dialog else None, dropped)
+            self._registered(status, passage, dropped)
         else:
             self._conceal.reply(status, passage.origin, passage.tenant, back, dropped)
         return None
+
+    def _registered(self, status: int, passage: Passage, dropped: frozenset[str]) -> None:
+        """A registrar has answered a phone."""
+        dialog = self._dialog(passage)
+        bound = self._conceal.registered(passage.tenant, dialog.outer if dialog else None, dropped)
+        if dialog and 200 <= status < 300:
+            self._registrations.answered(passage.origin, dialog.outer, bound)
 
     def _ended(self, status: int, call: str) -> None:
         """A BYE was answered."""

@@ -429,9 +429,19 @@ def store(table: str, key: str, value: str) -> None:
     KSR.htable.sht_sets(table, key, value)
 
 
+def store_for(table: str, key: str, value: str, seconds: int) -> None:
+    """Write an entry of shared memory that is forgotten after a time."""
+    KSR.htable.sht_setxs(table, key, value, seconds)
+
+
 def erase(table: str, key: str) -> None:
     """Remove an entry of shared memory, if it is there."""
     KSR.htable.sht_rm(table, key)
+
+
+def tell(queue: str, key: str, value: str) -> None:
+    """Let the sync process know of something."""
+    KSR.mqueue.mq_add(queue, key, value)
 
 
 @contextmanager
@@ -471,9 +481,18 @@ class Table:
         """Write an entry."""
         KSR.htable.sht_sets(table, key, value)
 
+    def set_for(self, table: str, key: str, value: str, seconds: int) -> None:
+        """Write an entry that is forgotten after a time."""
+        store_for(table, key, value, seconds)
+
     def remove(self, table: str, key: str) -> None:
         """Remove an entry, if it is there."""
         KSR.htable.sht_rm(table, key)
+
+    def news(self, queue: str) -> Iterator[tuple[str, str]]:
+        """Take what workers have told (`tell`), in order: keys and values."""
+        while KSR.mqueue.mq_fetch(queue) > 0:
+            yield KSR.mqueue.mqk_getw(queue), KSR.mqueue.mqv_getw(queue)
 
 
 def _now() -> str:

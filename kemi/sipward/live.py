@@ -13,7 +13,8 @@
 
 A tenant or trunk is compact JSON. `state` holds what is known of the whole: `shapes` of the numbers and `prefixes` of
 the trunks' sources, so that a look-up tries only what there is. `health` has a key for each instance that is down,
-`resting` one for each target of a trunk that has failed within the last half minute. `ports` is described in `ports`.
+`resting` one for each target of a trunk that has failed within the last half minute. `ports` is described in `ports`,
+`flows` in `registrations`.
 """
 
 import json
@@ -52,6 +53,9 @@ RESTING = "resting"
 
 PORTS = "ports"
 """The htable that says which registration at a carrier has which of our ports."""
+
+FLOWS = "flows"
+"""The htable that says at which flow each registered phone is, and the queue of what changes in it."""
 
 
 class Found(NamedTuple):

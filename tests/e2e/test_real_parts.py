@@ -1,7 +1,5 @@
 """Nothing but real parts: Asterisk as the instance, baresip as the phones, one of them behind the symmetric NAT."""
 
-import hashlib
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -10,9 +8,10 @@ from dataclasses import dataclass
 import pytest
 
 from lab.agent import Agent
-from lab.asterisk import ECHO, MAX_CONTACTS, PASSWORD, Asterisk
+from lab.asterisk import ECHO, MAX_CONTACTS, Asterisk
 from lab.baresip import Baresip
 from lab.calls import expect_audio, expect_silence
+from lab.digest import sign_on
 from lab.network import Lab, Machine
 
 from .conftest import Tenant
@@ -113,33 +112,12 @@ def test_a_phone_that_comes_back_more_often_than_its_pbx_keeps_contacts_is_regis
     with Asterisk(pbx, domain, [BOB, ALICE]) as asterisk, Baresip(alice, ALICE, domain) as caller:
         for _ in range(MAX_CONTACTS + 2):
             with Agent(bob, "tcp") as gone:
-                register(gone, BOB, domain)
+                sign_on(gone, BOB, domain)
         with Agent(bob, "tcp") as phone:
-            register(phone, BOB, domain)
+            sign_on(phone, BOB, domain)
             ended = caller.mark()
             caller.command("dial", f"sip:{BOB}@{domain}")
             phone.reply(phone.expect("INVITE"), 486, tag="busy")
             phone.expect("ACK")
             caller.wait_for("CALL_CLOSED", since=ended)
     assert not asterisk.errors, asterisk.log_tail()
-
-
-def register(phone: Agent, user: str, domain: str) -> None:
-    """Register, with the digest that the PBX asks for (RFC 2617)."""
-    uri = f"sip:{domain}"
-    talk = phone.begin("REGISTER", uri, user=user, domain=domain)
-    talk.remote = f"<sip:{user}@{domain}>"
-    challenge = dict(re.findall(r'(\w+)="?([^",]+)', phone.expect(401).header("WWW-Authenticate")))
-    realm, nonce, count, own = challenge["realm"], challenge["nonce"], "00000001", "abc"
-    secret, asked = md5(f"{user}:{realm}:{PASSWORD}"), md5(f"REGISTER:{uri}")
-    response = md5(f"{secret}:{nonce}:{count}:{own}:auth:{asked}")
-    talk.send("REGISTER", headers=[
-        f'Authorization: Digest username="{user}", realm="{realm}", nonce="{nonce}", uri="{uri}", algorithm=MD5, '
-        f'opaque="{challenge.get("opaque", "")}", qop=auth, nc={count}, cnonce="{own}", response="{response}"',
-        "Expires: 600",
-    ])  # fmt: skip
-    phone.expect(200)
-
-
-def md5(text: str) -> str:
-    return hashlib.md5(text.encode()).hexdigest()

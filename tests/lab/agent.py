@@ -16,6 +16,8 @@ from lab.sipp import Transport
 
 _numbers = itertools.count(1)
 _BRANCH = "z9hG4bK"
+_PING = b"\r\n\r\n"
+"""What keeps a NAT's flow alive."""
 _PROBE = "<sip:health@"
 """In the From of the node's own OPTIONS to an instance."""
 _ROUTE = re.compile(r"<[^>]+>[^,<]*")
@@ -244,6 +246,8 @@ class Agent:
                 data, source = self.socket.recvfrom(65536)
             except TimeoutError:
                 return None
+            if data == _PING:
+                continue
             message = self._message(data, Address(*source[:2]))
             if _PROBE not in message.header("From"):
                 return message

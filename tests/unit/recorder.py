@@ -325,6 +325,13 @@ class Recorder:
     def store(self, table: str, key: str, value: str) -> None:
         self.memory[table, key] = value
 
+    def store_for(self, table: str, key: str, value: str, seconds: int) -> None:
+        self.memory[table, key] = value
+        self.verbs.append(("store_for", table, key, value, seconds))
+
+    def tell(self, queue: str, key: str, value: str) -> None:
+        self.verbs.append(("tell", queue, key, value))
+
     def erase(self, table: str, key: str) -> None:
         self.memory.pop((table, key), None)
 
