@@ -260,12 +260,14 @@ class Agent:
 
     # --- SDP ------------------------------------------------------------------------------------------------------
 
-    def sdp(self, version: int = 1) -> str:
-        """A plain SDP with PCMA. Nobody listens at its port."""
-        family = "IP6" if ":" in self.host else "IP4"
+    def sdp(self, version: int = 1, media: Address | None = None, direction: str = "sendrecv") -> str:
+        """A plain SDP with PCMA and DTMF (RFC 4733). Nobody listens at its port, unless `media` is somebody's."""
+        media = media or Address(self.host, self.machine.rtp_ports[0])
+        family, its = ("IP6" if ":" in host else "IP4" for host in (self.host, media.host))
         return (
-            f"v=0\r\no=- 1 {version} IN {family} {self.host}\r\ns=-\r\nc=IN {family} {self.host}\r\nt=0 0\r\n"
-            f"m=audio {self.machine.rtp_ports[0]} RTP/AVP 8\r\na=rtpmap:8 PCMA/8000\r\na=sendrecv\r\n"
+            f"v=0\r\no=- 1 {version} IN {family} {self.host}\r\ns=-\r\nc=IN {its} {media.host}\r\nt=0 0\r\n"
+            f"m=audio {media.port} RTP/AVP 8 101\r\na=rtpmap:8 PCMA/8000\r\na=rtpmap:101 telephone-event/8000\r\n"
+            f"a=fmtp:101 0-16\r\na={direction}\r\n"
         )
 
 
