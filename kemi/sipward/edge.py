@@ -131,6 +131,12 @@ class Edge:
         host = socket.public if side is Side.OUTSIDE else socket.local.host
         return Endpoint(socket.local.transport, host, socket.local.port).hostport
 
+    def translated(self, side: Side, socket: Socket) -> str:
+        """The host of a socket as a URI has it, where a router gives it another one towards a side; else ""."""
+        if side is not Side.OUTSIDE or socket.public == socket.local.host:
+            return ""
+        return f"[{socket.public}]" if socket.is_ipv6 else socket.public
+
     def is_self(self, host: str) -> bool:
         """Whether a URI's host is the node itself, by name or address."""
         return domain_key(host) in self._hosts

@@ -128,7 +128,7 @@ class Failover:
         if passage.to is not Side.SERVICE and not passage.unhidden:
             sip.pretend_source(socket, self._edge.shown_to(passage.to, socket))
         sip.renew_uri()
-        sip.aim(target, self._edge.index_of(socket))
+        sip.aim(target, self._edge.index_of(socket), self._edge.translated(passage.to, socket))
         return passage, sip.relay(self.patience(sip.method(), passage.to, bool(passage.next)))
 
     def _moved(self, passage: Passage, target: Endpoint) -> Dialog | None:

@@ -77,7 +77,7 @@ class Flow:
         self._live = Live(sip.look_up)
         self._router = Router(edge, self._sealer, self._live)
         self._conceal = Concealment(sip, edge, self._sealer, self._domain)
-        self._routes = RouteSet(sip, edge, self._conceal)
+        self._routes = RouteSet(sip, edge, self._conceal, self._sealer)
         self._anchor = Anchor(sip, edge, self._log)
         self._limiter = Limiter(sip)
         self._ports = Ports(sip, edge.own_ports)
@@ -204,7 +204,7 @@ class Flow:
         self._change_for_method(request, relay, socket, sealed)
         if outwards and target.transport != "udp" and not relay.dialog.trunk:
             sip.only_over_open_connection()
-        sip.aim(target, self._edge.index_of(socket))
+        sip.aim(target, self._edge.index_of(socket), self._edge.translated(relay.to, socket))
         if request.method == "ACK":
             # The ACK of a 2xx has no transaction and no answer (RFC 3261, 13.2.2.4).
             sip.relay()

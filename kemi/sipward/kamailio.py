@@ -189,10 +189,15 @@ def renew_uri() -> None:
     KSR.seturi(KSR.kx.get_ruri() or "")
 
 
-def aim(target: Endpoint, socket: int) -> None:
-    """Send to `target` from our socket of that index, whatever the Request-URI says."""
+def aim(target: Endpoint, socket: int, known_as: str = "") -> None:
+    """Send to `target` from our socket of that index, whatever the Request-URI says.
+
+    `known_as`: the host of our Via, when it is not the socket's own address.
+    """
     KSR.setdsturi(target.uri)
     KSR.corex.set_send_socket_name(str(socket))
+    if known_as:
+        KSR.set_advertised_address(known_as)
 
 
 def only_over_open_connection() -> None:

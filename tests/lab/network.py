@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lab.sipp import Sipp
 
 Nat = Literal["cone", "restricted", "symmetric", "double"]
-Behind = Literal["public", "local", "cone", "restricted", "symmetric", "double"]
+Behind = Literal["public", "local", "site", "cone", "restricted", "symmetric", "double"]
 Place = Literal["public", "nat", "local"]
 
 _labs = itertools.count(1)
@@ -206,6 +206,11 @@ class Lab:
                 number = self._number("local", addresses.PHONES)
                 # The node is the site's gateway, so its outside address is reached here as well.
                 return self._host(name, self._bridges["local"], LOCAL, number, gateway=f"{LOCAL.v4}{addresses.GATEWAY}")
+            case "site":
+                # Beside the node, behind the node's own router.
+                self.node("nat")
+                number = self._number("site", addresses.PHONES)
+                return self._host(name, self._bridges["gateway"], SITE, number, gateway=f"{SITE.v4}{addresses.GATEWAY}")
             case _:
                 bridge, inner = self.nat(behind), HOME if behind == "double" else LAN
                 number = self._number(behind, addresses.LAN_PHONES)
@@ -264,7 +269,7 @@ class Lab:
         """The address at which this machine meets the node: service address, its own, or the one it is known by."""
         if any(a in SERVICE for a in machine.addresses):
             return SERVICE.host(addresses.GATEWAY)[-1 if ipv6 else 0]
-        if machine.address in LOCAL:
+        if machine.address in LOCAL or machine.address in SITE:
             return self.node().address
         return INTERNET.host(addresses.NODE)[-1 if ipv6 else 0]
 
@@ -297,6 +302,12 @@ class Lab:
         flows = in_namespace(space, lambda: Path("/proc/thread-self/net/nf_conntrack").read_text())
         host, port = inner
         return re.search(rf" udp .* src={re.escape(host)} dst=\S+ sport={port} dport=", flows) is not None
+
+    def second_public_address(self) -> str:
+        """Another address on the Internet that the node's router forwards from."""
+        address, space = INTERNET.host(addresses.SECOND_NODE_ADDRESS)[0], self._bridges["gateway"].partition("/")[0]
+        self._configure(space, "wan", address)
+        return address
 
     @property
     def internet(self) -> str:

@@ -78,6 +78,11 @@ class Node:
         self.config.write_text(to_toml(self._table))
         return self
 
+    def reconfigure(self, settings: Mapping[str, Any]) -> None:
+        """Write a configuration that differs in these; the node takes it when it is told to."""
+        self._table = _merge(self._table, settings)
+        self.configure()
+
     def wait_ready(self, within: float = 120.0) -> None:
         """Ask for its status until it is ready; RuntimeError with the logs when it ends or takes too long."""
         deadline = time.monotonic() + within

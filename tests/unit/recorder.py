@@ -251,8 +251,8 @@ class Recorder:
     def renew_uri(self) -> None:
         self.verbs.append(("renew_uri",))
 
-    def aim(self, target: Endpoint, socket: int) -> None:
-        self.verbs.append(("aim", target, SOCKETS[socket]))
+    def aim(self, target: Endpoint, socket: int, known_as: str = "") -> None:
+        self.verbs.append(("aim", target, SOCKETS[socket], *([known_as] if known_as else [])))
 
     def answer_to_source(self) -> None:
         self.verbs.append(("answer_to_source",))
