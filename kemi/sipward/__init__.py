@@ -17,6 +17,7 @@ In Kamailio's workers (no I/O, no OpenSSL, nothing to install):
 - `tokens`, `seal`  what rides sealed in a message and comes back
 - `passage`      what a transaction remembers
 - `ports`        which registration at a carrier has which of our ports
+- `registrations`  which flow each registered phone is at
 - `edge`         the node as its workers see it
 - `live`         the entries of the live table, and how they are read
 - `uri`, `model` the words
@@ -33,6 +34,7 @@ In Kamailio's sync process (Redis to live table):
 - `tenants`, `number_rules`, `trunks`  what a value may be, with `records` and `rules`
 - `resolver`, `lookup`  where the host names of trunks lead
 - `store`        the only module that speaks to Redis
+- `flow_keeper`  keeps phones reachable, by `keepalive` (pure), and their registrations on disk, by `journal`
 - `prober`       asks instances whether they are there; what comes of it is `health`: pure
 
 On the command line: `cli`, and `commands` with a file each group (`number_check`, `number_table`, `instance_words` and

@@ -75,7 +75,8 @@ class Anchor:
     def _take(self, command: Callable[[str, str], str | None], flags: str, receiver: Side) -> bool:
         sip = self._sip
         kind, body = sip.content_type(), sip.body()
-        taken = command(flags, sdp.find(kind, body))
+        description = sdp.find(kind, body)
+        taken = command(media.by_description(flags, description, sip.is_from_ipv6()), description)
         if taken is None:
             return False
         if receiver is not Side.SERVICE and self._edge.names_inside(taken):

@@ -37,6 +37,11 @@ def source() -> Endpoint:
     return Endpoint(KSR.kx.get_proto().lower(), _bare(KSR.kx.get_srcip()), int(KSR.kx.get_srcport()))
 
 
+def is_from_ipv6() -> bool:
+    """Whether the message came by IPv6."""
+    return ":" in KSR.kx.get_srcip()
+
+
 def received_on() -> int:
     """The index of our socket that received the message, which is its name in the configuration."""
     return int(KSR.kx.get_rcv_sock_name())

@@ -8,14 +8,16 @@ of one Call-ID apart, so that the end of one does not end the media of another.
 
 import re
 
+from sipward import sdp
 from sipward.model import Side
 
 OFFERING = frozenset({"INVITE", "UPDATE", "PRACK", "ACK"})
 """Methods whose bodies take part in offer/answer (RFC 6337, table 1)."""
 
+_AT_SOURCE = "SIP-source-address"
 _SENDER = {
     # A client's SDP may name an address behind a NAT; where its SIP comes from is where its RTP will come from.
-    Side.OUTSIDE: "SIP-source-address endpoint-learning=heuristic strict-source",
+    Side.OUTSIDE: f"{_AT_SOURCE} endpoint-learning=heuristic strict-source",
     Side.LOCAL: "endpoint-learning=heuristic strict-source",
     Side.SERVICE: "endpoint-learning=off strict-source",
 }
@@ -35,6 +37,14 @@ def answer(call: str, sender: Side, fixed: bool = False) -> str:
 
 def _sender(side: Side, fixed: bool) -> str:
     return _SENDER[Side.SERVICE if fixed else side]
+
+
+def by_description(flags: str, description: str, source_ipv6: bool) -> str:
+    """The flags of an offer or answer of a phone that signals by one IP family and has its streams in the other."""
+    at_source = f"{_AT_SOURCE} "
+    if at_source in flags and sdp.names_other_family(description, source_ipv6):
+        return flags.replace(at_source, "")
+    return flags
 
 
 def end(call: str) -> str:

@@ -1,6 +1,7 @@
 """Audio without a telephone: a socket that sends RTP steadily where it is told to, and counts what reaches it."""
 
 import os
+import socket
 import struct
 import threading
 import time
@@ -23,7 +24,7 @@ class Voice:
         self.machine = machine
         self.place = Address(host or machine.address, machine.rtp_ports[0] if port is None else port)
         self.ssrc = int.from_bytes(os.urandom(4))
-        self._socket = machine.socket()
+        self._socket = machine.socket(socket.AF_INET6 if ":" in self.place.host else socket.AF_INET)
         self._socket.bind(tuple(self.place))
         self._target: Address | None = None
         self._is_mute = False

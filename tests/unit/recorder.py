@@ -123,6 +123,9 @@ class Recorder:
     def source(self) -> Endpoint:
         return self.from_
 
+    def is_from_ipv6(self) -> bool:
+        return ":" in self.from_.host
+
     def received_on(self) -> int:
         return [socket.local for socket in SOCKETS].index(self.on.local)
 
