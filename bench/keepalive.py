@@ -49,7 +49,7 @@ def keepalive(seconds: float) -> Kept:
 
 def _measured(flows: int, seconds: float) -> tuple[float, tuple[int, ...]]:
     with deaf(Lab()) as lab:
-        node, phones = Node(lab).configure(), lab.phone("phones")
+        node, phones = Node(lab, settings={"sip": {"keepalive": 14.0}}).configure(), lab.phone("phones")
         # As a start finds them: the next run takes up the registrations of the last one.
         path = node.settings.flows_file
         path.parent.mkdir(mode=0o700, parents=True)

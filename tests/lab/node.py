@@ -316,8 +316,9 @@ class Node:
             "rtp": {"ports": "20000-20999"},
             "dns": {"servers": [f"{INTERNET.v4}{DNS}"]},
             "numbers": {"country_code": PLAN.country},
-            # A scenario knows what it will hear. A test of the OPTIONS to instances says how often they come.
+            # A scenario knows what it will hear. A test of OPTIONS to instances, or of pings, says how often they come.
             "health": {"interval": 0},
+            "sip": {"keepalive": 0},
         }
 
 
