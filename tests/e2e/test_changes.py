@@ -232,6 +232,25 @@ def test_music_on_hold_is_heard_and_the_held_one_is_not(
     talking.hang_up()
 
 
+def test_a_call_that_was_on_hold_for_longer_than_its_nat_remembers_is_heard_again(
+    lab: Lab, instance: Agent, acme: Tenant, voice: Callable[..., Voice]
+) -> None:
+    machine = lab.phone("holding", "symmetric")
+    with lab.forgetful("symmetric", 2), Agent(machine, "tcp") as phone:
+        talking = call(phone, instance, f"sip:200@{acme.domain}", voice)
+        places = talking.caller.place, talking.callee.place
+        for one in (talking.caller, talking.callee):
+            one.to(None)
+        offer(talking.ours, talking.theirs, "INVITE", phone.sdp(2, places[0], "inactive"),
+              instance.sdp(2, places[1], "inactive"))  # fmt: skip
+        eventually(lambda: not lab.remembers("symmetric", places[0]), what="the NAT has forgotten the audio")
+        change, ok = offer(talking.ours, talking.theirs, "INVITE", phone.sdp(3, places[0]), instance.sdp(3, places[1]))
+        talking.caller.to(where(ok))
+        talking.callee.to(where(change))
+        talking.check(time.time())
+        talking.hang_up()
+
+
 @pytest.mark.parametrize("way", ["to-the-instance", "to-the-phone"])
 def test_dtmf_passes_unchanged(
     way: str, phone: Agent, instance: Agent, acme: Tenant, voice: Callable[..., Voice]

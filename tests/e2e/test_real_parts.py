@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import pytest
 
@@ -11,8 +12,9 @@ from lab.agent import Agent
 from lab.asterisk import ECHO, MAX_CONTACTS, Asterisk
 from lab.baresip import Baresip
 from lab.calls import expect_audio, expect_silence
-from lab.digest import sign_on
+from lab.digest import dial, sign_on
 from lab.network import Lab, Machine
+from lab.sipp import Transport
 
 from .conftest import Tenant
 
@@ -102,6 +104,41 @@ def test_a_call_is_transferred(office: Office) -> None:
     expect_audio(office.alice.machine, office.rob.machine)
     office.rob.hangup()
     office.alice.wait_for("CALL_CLOSED", since=ended)
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_a_phone_connects_its_two_calls_with_each_other_and_leaves(
+    transport: Transport, tenant: Callable[..., Tenant], pbx: Machine, alice: Machine, bob: Machine, rob: Machine
+) -> None:
+    """Attended transfer (RFC 5589, 7): REFER with Replaces, through the hidden Contact of the other call."""
+    domain = tenant(pbx).domain
+    with ExitStack() as running:
+        asterisk = running.enter_context(Asterisk(pbx, domain, [BOB, ALICE, ROB]))
+        first, second = (
+            running.enter_context(Baresip(machine, user, domain, transport=transport, answers=True))
+            for machine, user in ((bob, BOB), (rob, ROB))
+        )
+        phone = running.enter_context(Agent(alice, transport))
+        sign_on(phone, ALICE, domain)
+        to_first, to_second = (dial(phone, ALICE, number, domain, phone.sdp()) for number in (BOB, ROB))
+        theirs, ours = (tag.partition(";tag=")[2] for tag in (to_second.remote, to_second.local))
+        replaces = quote(f"{to_second.call_id};to-tag={theirs};from-tag={ours}", safe="")
+        connected = time.time()
+        to_first.send("REFER", headers=[f"Refer-To: <{to_second.target}?Replaces={replaces}>"])
+        phone.expect(202)
+        ended = ""
+        while not ended:
+            request = phone.receive()
+            if request.status is None:
+                phone.reply(request, 200)
+                ended = request.call_id if request.method == "BYE" else ""
+        left = to_second if ended == to_first.call_id else to_first
+        left.send("BYE")
+        phone.expect_again(200)
+        expect_audio(bob, rob, since=connected)
+        first.hangup()
+        second.wait_for("CALL_CLOSED")
+    assert not asterisk.errors, asterisk.log_tail()
 
 
 def test_a_phone_that_comes_back_more_often_than_its_pbx_keeps_contacts_is_registered_and_reached(

@@ -1,10 +1,11 @@
-"""An agent that registers at a real PBX, which asks for a password (RFC 2617)."""
+"""An agent at a real PBX, which asks for a password (RFC 2617): it registers, and calls."""
 
 import hashlib
 import re
 
-from lab.agent import Agent
+from lab.agent import Agent, Talk
 from lab.asterisk import PASSWORD
+from lab.sip import Message
 
 
 def sign_on(phone: Agent, user: str, domain: str, call_id: str = "") -> str:
@@ -12,17 +13,31 @@ def sign_on(phone: Agent, user: str, domain: str, call_id: str = "") -> str:
     uri = f"sip:{domain}"
     talk = phone.begin("REGISTER", uri, user=user, domain=domain, call_id=call_id)
     talk.remote = f"<sip:{user}@{domain}>"
-    challenge = dict(re.findall(r'(\w+)="?([^",]+)', phone.expect(401).header("WWW-Authenticate")))
-    realm, nonce, count, own = challenge["realm"], challenge["nonce"], "00000001", "abc"
-    secret, asked = _md5(f"{user}:{realm}:{PASSWORD}"), _md5(f"REGISTER:{uri}")
-    response = _md5(f"{secret}:{nonce}:{count}:{own}:auth:{asked}")
-    talk.send("REGISTER", headers=[
-        f'Authorization: Digest username="{user}", realm="{realm}", nonce="{nonce}", uri="{uri}", algorithm=MD5, '
-        f'opaque="{challenge.get("opaque", "")}", qop=auth, nc={count}, cnonce="{own}", response="{response}"',
-        "Expires: 600",
-    ])  # fmt: skip
+    talk.send("REGISTER", headers=[_authorization(phone.expect(401), user, "REGISTER", uri), "Expires: 600"])
     phone.expect(200)
     return talk.call_id
+
+
+def dial(phone: Agent, user: str, number: str, domain: str, body: str) -> Talk:
+    """Call a number and wait until it is answered."""
+    uri = f"sip:{number}@{domain}"
+    talk = phone.begin("INVITE", uri, user=user, domain=domain, body=body)
+    refusal = phone.expect(401)
+    phone.acknowledge(refusal)
+    talk.send("INVITE", headers=[_authorization(refusal, user, "INVITE", uri)], body=body)
+    talk.learn(phone.expect_again(200)).ack()
+    return talk
+
+
+def _authorization(refusal: Message, user: str, method: str, uri: str) -> str:
+    challenge = dict(re.findall(r'(\w+)="?([^",]+)', refusal.header("WWW-Authenticate")))
+    realm, nonce, count, own = challenge["realm"], challenge["nonce"], "00000001", "abc"
+    secret, asked = _md5(f"{user}:{realm}:{PASSWORD}"), _md5(f"{method}:{uri}")
+    response = _md5(f"{secret}:{nonce}:{count}:{own}:auth:{asked}")
+    return (
+        f'Authorization: Digest username="{user}", realm="{realm}", nonce="{nonce}", uri="{uri}", algorithm=MD5, '
+        f'opaque="{challenge.get("opaque", "")}", qop=auth, nc={count}, cnonce="{own}", response="{response}"'
+    )
 
 
 def _md5(text: str) -> str:
