@@ -294,4 +294,3 @@ def pytest_runtest_makereport(
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "may_show(text): an inner address that this test's outside side wrote itself")
     config.addinivalue_line("markers", "may_show_in(text, fields): an inner address an instance wants seen there")
-    config.addinivalue_line("markers", "many_tenants: with 100,000 tenants loaded")

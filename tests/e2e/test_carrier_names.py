@@ -1,5 +1,6 @@
 """Carriers by their names: NAPTR, SRV and addresses lead to the borders (RFC 3263), and no call waits for DNS."""
 
+import json
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -177,18 +178,55 @@ def test_while_dns_hangs_calls_go_on_and_new_ones_do_not_wait(
     up.hang_up(carrier)
 
 
-def test_a_name_that_nobody_knows_any_more_keeps_its_last_addresses(
-    dns: Dns, acme: Tenant, trunk: Make, carrier: Agent, instance: Agent, node: Node, lab: Lab
+def test_while_dns_is_away_a_name_keeps_its_last_addresses_and_status_says_so(
+    dns: Dns, acme: Tenant, trunk: Make, carrier: Agent, instance: Agent, node: Node
 ) -> None:
     dns.change(host("telco.example", carrier.host))
     name = trunk("telco.example", tenants=[acme.name])
     lead_to(node, name, carrier)
-    for ill in (dns.change, dns.stop):
-        ill()
-        lab.wire.clear()
-        eventually(lambda: asks(lab.wire) > 1, LOOKED_UP_WITHIN, "the node asks again")
-        assert node.targets(name) == [f"udp:{carrier.hostport}"]
-        busy_call(instance, carrier, "sip:0541201123@telco.example")
+    dns.stop()
+    why = eventually(lambda: unresolved(node).get("telco.example"), what="the node has asked again")
+    assert why.endswith("the last answer goes on"), why
+    assert node.targets(name) == [f"udp:{carrier.hostport}"]
+    busy_call(instance, carrier, "sip:0541201123@telco.example")
+    assert f"not resolved: telco.example: {why}" in node.sipward("status").output
+    assert node.ready
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("10.5.4.11", "must not reach into network.service_networks (10.5.4.0/24)"),
+        ("127.0.0.1", "must not reach into loopback"),
+    ],
+)
+def test_a_name_must_not_lead_inside(address: str, why: str, dns: Dns, trunk: Make, node: Node) -> None:
+    name = f"{address.replace('.', '-')}.example"
+    dns.change(host(name, address))
+    carrier = trunk(name)
+    told = eventually(lambda: unresolved(node).get(name), what="the answer is refused")
+    assert told == f"{address} {why}; there is no older answer"
+    assert node.targets(carrier) == []
+
+
+def test_a_node_starts_without_dns_by_its_last_answers(own_lab: Lab) -> None:
+    carrier = own_lab.carrier()
+    with Dns(own_lab, [host("telco.example", carrier.address)]) as dns:
+        node = Node(own_lab)
+        with node:
+            said = json.dumps({"addresses": ["telco.example"], "tenants": ["*"]})
+            assert node.redis("SET", "sipward:trunk:telco", said) == "OK"
+            found = eventually(lambda: node.targets("telco"), what="the name is resolved")
+            assert found == [f"udp:{carrier.address}:5060"]
+        dns.stop()
+        with node:
+            eventually(lambda: node.targets("telco") == found, what=f"its last answer: {unresolved(node)}")
+
+
+def unresolved(node: Node) -> dict[str, str]:
+    """The names that the node has no answer for, with the reason."""
+    names: dict[str, str] = node.status()["components"]["routes"]["unresolved"]
+    return names
 
 
 def test_a_carrier_that_moves_is_followed(

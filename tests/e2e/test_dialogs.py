@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from lab.agent import Agent, Talk, answered_call, registered
+from lab.agent import Agent, Talk, answered_call, registered, who_got
 from lab.calls import answered, expect_audio, expect_heard, expect_silence
 from lab.eventually import eventually
 from lab.network import Lab, Machine
@@ -435,7 +435,7 @@ def test_a_refused_redirection_is_a_480_and_followed_by_nobody(
     acme = tenant(instance.machine, lab.instance("other-pbx"), redirect="refuse")
     with Agent(lab.instance("other-pbx")) as other, Agent(lab.carrier()) as carrier:
         phone.begin("INVITE", f"sip:200@{acme.domain}", body=phone.sdp())
-        took, idle = _who_got(instance, other)
+        took, idle = who_got(instance, other)
         took.reply(took.expect("INVITE"), 302, tag="i", contact=contact)
         took.expect("ACK")
         answer = phone.expect(480)
@@ -443,13 +443,6 @@ def test_a_refused_redirection_is_a_480_and_followed_by_nobody(
         phone.acknowledge(answer)
         for nobody in (idle, carrier, phone):
             nobody.expect_silence(0.2)
-
-
-def _who_got(*agents: Agent) -> tuple[Agent, Agent]:
-    """The one of two agents that a request has reached, and the other."""
-    took = eventually(lambda: next((agent for agent in agents if agent.has_something()), None))
-    (idle,) = (agent for agent in agents if agent is not took)
-    return took, idle
 
 
 # --- hold -------------------------------------------------------------------------------------------------------------

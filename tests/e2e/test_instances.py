@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from lab.agent import Agent, Talk, answered_call
+from lab.agent import Agent, Talk, answered_call, who_got
 from lab.eventually import eventually
 from lab.network import Lab, Machine
 from lab.node import Node
@@ -426,7 +426,7 @@ def test_calls_and_registrations_of_one_user_meet_at_one_instance_until_it_fails
 ) -> None:
     acme = tenant(*(value | {"priority": 1} for value in values(instance, second)), policy="balance")
     phone.begin("REGISTER", f"sip:{acme.domain}", domain=acme.domain)
-    home, other = (instance, second) if instance.has_something() else (second, instance)
+    home, other = who_got(instance, second)
     home.reply(home.expect("REGISTER"), 200, tag="r")
     phone.expect(200)
     ours, _ = answered_call(phone, home, f"sip:300@{acme.domain}", domain=acme.domain)

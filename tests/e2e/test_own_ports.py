@@ -1,8 +1,6 @@
 """A carrier that takes one account an address: each registration has a port of ours to itself, for all that is its."""
 
-import os
 import re
-import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -138,8 +136,9 @@ def test_after_a_restart_each_registration_has_the_port_it_had(
     if whole:
         assert node.stop() == 0
         node.begin()
+        node.wait_in_step()
     else:
-        restart_kamailio(node)
+        node.kill_kamailio()
     for agent in (carrier, instance, other_instance):
         agent.node = Address(agent.node.host, 5060)
     # Called first: nothing but the disk says which port it is.
@@ -147,18 +146,6 @@ def test_after_a_restart_each_registration_has_the_port_it_had(
     assert port(invite) == before[1]
     hung_up(ours, carrier)
     assert [port(register(agent, carrier, user)) for agent, user in reversed(accounts)] == before[::-1]
-
-
-def restart_kamailio(node: Node) -> None:
-    """Kill Kamailio; come back when another one routes."""
-
-    def running() -> int:
-        return next((pid for pid, name in node.processes().items() if name == "kamailio"), 0)
-
-    before = running()
-    os.kill(before, signal.SIGKILL)
-    eventually(lambda: running() not in (0, before), what="another Kamailio")
-    node.wait_ready()
 
 
 def test_an_accounts_call_leaves_from_its_port_with_all_that_follows(

@@ -1,15 +1,12 @@
 """An instance registers at its carrier, and the carrier's calls find the way back to that very instance."""
 
-import os
 import re
-import signal
 from collections.abc import Callable, Sequence
 
 import pytest
 
 from lab.agent import Agent, answered_call, busy_call, refused_call, registered
 from lab.calls import expect_audio
-from lab.eventually import eventually
 from lab.network import Machine
 from lab.node import Node
 from lab.sip import Message
@@ -36,20 +33,6 @@ def account(instance: Agent, carrier: Agent) -> str:
 def without_parameters(contact: str) -> str:
     """A Contact as a carrier may keep it."""
     return contact.partition(";")[0]
-
-
-def restart_kamailio(node: Node, *names: str) -> None:
-    """Kill Kamailio once the last good table on the disk has these names; come back when another one routes."""
-
-    def running() -> int:
-        return next((pid for pid, name in node.processes().items() if name == "kamailio"), 0)
-
-    # What a table on the disk has too much of may stay: it is written a second after an edit.
-    eventually(lambda: all(f'"{name}"' in node.last_good_table() for name in names), what=f"{names} are on the disk")
-    before = running()
-    os.kill(before, signal.SIGKILL)
-    eventually(lambda: running() not in (0, before), what="another Kamailio")
-    node.wait_ready()
 
 
 @pytest.mark.parametrize("where", ["pbx", "pbx_on_node"])
@@ -136,10 +119,10 @@ def test_the_carriers_calls_reach_the_very_instance_under_its_own_contact(
 ) -> None:  # fmt: skip
     """Both instances are of one tenant, which any of them could serve."""
     pair = tenant(instance.machine, other_instance.machine, policy="balance")
-    name = trunk(carrier.host, second_border.host, tenants=[pair.name])
+    trunk(carrier.host, second_border.host, tenants=[pair.name])
     bound = {agent: kept(account(agent, carrier)) for agent in (instance, other_instance)}
     if restarted:
-        restart_kamailio(node, name, pair.name)
+        node.kill_kamailio()
     for border in (carrier, second_border):
         for agent, contact in bound.items():
             invite = busy_call(border, agent, contact, to=f"sip:{ACCOUNT}@sip.telco.example")

@@ -1,25 +1,20 @@
 """Routes on the wire: what is written into Redis, by the command or by hand, is what the next call does."""
 
+import itertools
 import json
-import statistics
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from lab import many
 from lab.agent import Agent, answered_call
 from lab.calls import expect_audio
-from lab.eventually import eventually, seconds_until
-from lab.names import NameServer
+from lab.eventually import eventually
 from lab.network import Lab, Machine
 from lab.node import Node
 from lab.probe import Answerer, Asker
-from lab.redis import Hand, Redis
+from lab.redis import Hand
 from lab.sipp import sipp
 from sipward.live import decode, decode_trunk
 
@@ -156,74 +151,32 @@ def test_no_call_fails_while_routes_are_edited(
 ) -> None:
     acme = tenant(pbx)
     callees = [sipp(machine, "call-answered", "uas", calls=1000, timeout=60) for machine in (pbx, pbx2)]
-    calls = sipp(bob, "call-answered", keys=acme.keys, calls=200, rate=20, talk=0.3, timeout=40, background=True)
-    key = f"sipward:tenant:{acme.name}"
-    for number in range(100):
-        # Its own value changes with every call, and so do its neighbours.
-        instances = (pbx, pbx2) if number % 2 else (pbx2, pbx)
-        assert hand.call("SET", key, value(acme.domain, uri(instances[0]), redirect="pass")) == "+OK"
-        edit = ("SET", "sipward:tenant:neighbour", value("neighbour.example", uri(instances[1])))
-        assert hand.call(*(edit if number % 4 else ("DEL", edit[1])))[0] in "+:"
-        time.sleep(0.1)  # the edits go on for as long as the calls do: 200 in 10 s
+    calls = sipp(bob, "call-answered", keys=acme.keys, calls=100, rate=20, talk=0.3, timeout=40, background=True)
+    turns = itertools.cycle((pbx2, pbx))
+    while calls.running:
+        # Its own value changes all the time, and so do its neighbours.
+        instance = next(turns)
+        edit = ("SET", f"sipward:tenant:{acme.name}", value(acme.domain, uri(instance), redirect="pass"))
+        assert hand.call(*edit) == "+OK"
+        eventually(lambda: f'"{instance.address}"' in node.live(acme.domain), LIVE_WITHIN)  # noqa: B023
+        assert hand.call("SET", "sipward:tenant:neighbour", value("neighbour.example", uri(instance))) == "+OK"
+        assert hand.call("DEL", "sipward:tenant:neighbour")[0] == ":"
     calls.wait()
-    assert hand.call("DEL", "sipward:tenant:neighbour")[0] == ":"
     taken = [len({m.call_id for m in bob.lab.wire.messages(machine=m.name, method="INVITE")}) for m in (pbx, pbx2)]
-    assert sum(taken) == 200
-    assert min(taken) > 50, f"both instances take calls in turn: {taken}"
+    assert sum(taken) == 100
+    assert all(taken), f"both instances take calls in turn: {taken}"
     for callee in callees:
         callee.stop()
 
 
-def test_an_edit_is_live_within_milliseconds(
-    node: Node, hand: Hand, bob: Machine, pbx: Machine, pbx2: Machine, tenant: Make
+def test_every_edit_is_live_for_the_requests_that_follow(
+    hand: Hand, bob: Machine, pbx: Machine, pbx2: Machine, tenant: Make
 ) -> None:
     acme = tenant(pbx)
-    shown = measure_edits(node, hand, acme.name, acme.domain)
-    with measured_on_the_wire(bob, pbx, pbx2) as routed:
-        figures = routed(hand, acme.name, acme.domain, 60)
-    print(f"\nedit to live table: {percentiles(shown)}; edit to the next request routed by it: {percentiles(figures)}")
-
-
-def measure_edits(node: Node, hand: Hand, name: str, domain: str, count: int = 200) -> list[float]:
-    """Seconds from a SET to the entry in the live table."""
-    found = []
-    for number in range(count):
-        port = 6000 + number
-        new = value(domain, f"sip:10.5.4.99:{port}")
-        start = time.monotonic()
-        assert hand.call("SET", f"sipward:tenant:{name}", new) == "+OK"
-        eventually(lambda: f'"10.5.4.99",{port},' in node.live(domain), LIVE_WITHIN, f"edit {number}")  # noqa: B023
-        found.append(time.monotonic() - start)
-    return found
-
-
-type Measure = Callable[[Hand, str, str, int], list[float]]
-
-
-@contextmanager
-def measured_on_the_wire(phone: Machine, *instances: Machine) -> Iterator[Measure]:
-    """Seconds from a SET to the answer of the instance it names, to a request from outside."""
-    with ExitStack() as running:
-        for instance in instances:
-            running.enter_context(Answerer(instance))
-        asker = running.enter_context(Asker(phone))
-
-        def measure(hand: Hand, name: str, domain: str, count: int) -> list[float]:
-            found = []
-            for number in range(count + 1):
-                instance = instances[number % len(instances)]
-                start = time.monotonic()
-                assert hand.call("SET", f"sipward:tenant:{name}", value(domain, uri(instance))) == "+OK"
-                eventually(lambda: asker.answered_by(f"sip:{domain}") == instance.name, LIVE_WITHIN)  # noqa: B023
-                found.append(time.monotonic() - start)
-            return found[1:]  # before the first edit an instance stood there that is none
-
-        yield measure
-
-
-def percentiles(seconds: Sequence[float]) -> str:
-    cuts = statistics.quantiles(seconds, n=100)
-    return f"p50 {cuts[49] * 1000:.1f} ms, p99 {cuts[98] * 1000:.1f} ms, most {max(seconds) * 1000:.1f} ms"
+    with Answerer(pbx), Answerer(pbx2), Asker(bob) as phone:
+        for instance in (pbx2, pbx) * 20:
+            assert hand.call("SET", f"sipward:tenant:{acme.name}", value(acme.domain, uri(instance))) == "+OK"
+            eventually(lambda: phone.answered_by(f"sip:{acme.domain}") == instance.name, LIVE_WITHIN)  # noqa: B023
 
 
 # --- finding the tenant -------------------------------------------------------------------------------------------
@@ -577,40 +530,6 @@ def test_numbers_and_trunks_written_by_hand_are_live_and_counted_and_bad_ones_ar
     )
 
 
-def test_a_trunk_leads_where_the_dns_says_and_on_when_it_is_silent(own_lab: Lab) -> None:
-    records = {
-        "sip.carrier.example NAPTR": ['10 10 "s" "SIP+D2U" "" _sip._udp.carrier.example.'],
-        "_sip._udp.carrier.example SRV": ["2 0 5062 b.carrier.example.", "1 0 5061 a.carrier.example."],
-        "a.carrier.example A": ["198.51.100.61"],
-        "b.carrier.example A": ["198.51.100.62"],
-    }
-    first = '[["udp","198.51.100.61",5061],["udp","198.51.100.62",5062]]'
-    then = '[["udp","198.51.100.63",5061],["udp","198.51.100.62",5062]]'
-    host = own_lab.carrier()
-    with NameServer(host, records) as names:
-        with Node(own_lab, settings={"dns": {"servers": [host.address]}}) as node:
-            said = json.dumps({"addresses": ["sip.carrier.example"], "tenants": ["*"]})
-            assert node.redis("SET", "sipward:trunk:carrier", said) == "OK"
-            eventually(lambda: first in node.live("%carrier"), 10.0, "the name is resolved")
-            assert node.live("%udp:198.51.100.61/32") == node.live(">sip.carrier.example") == "carrier"
-            names.records["a.carrier.example A"] = ["198.51.100.63"]
-            eventually(lambda: then in node.live("%carrier"), 15.0, "the other answer is live")
-            assert not node.live("%udp:198.51.100.61/32")
-            names.records["a.carrier.example A"] = ["10.5.4.11"]
-            names.records["b.carrier.example A"] = ["127.0.0.1"]
-            eventually(
-                lambda: "must not reach into" in routes_of(node)["unresolved"].get("sip.carrier.example", ""), 15.0
-            )
-            assert then in node.live("%carrier")
-            names.is_silent = True
-            silent = "the DNS does not answer in time; the last answer goes on"
-            eventually(lambda: routes_of(node)["unresolved"].get("sip.carrier.example") == silent, 30.0)
-            assert "not resolved: sip.carrier.example: the DNS" in node.sipward("status").output
-            assert node.status()["ready"] is True
-        with Node(own_lab, settings={"dns": {"servers": [host.address]}}) as node:
-            assert then in node.live("%carrier")
-
-
 # --- large --------------------------------------------------------------------------------------------------------
 
 LONG = "n" * 64
@@ -658,73 +577,3 @@ def test_the_largest_values_are_whole_in_the_live_table_and_in_its_answers(own_l
         assert len(decode_trunk(node.live("%all")).targets) == 20
         with Answerer(pbx), Asker(bob) as phone:
             assert phone.answered_by("sip:d999.example") == "pbx"
-
-
-# --- many ---------------------------------------------------------------------------------------------------------
-
-MANY = many.TENANTS
-
-
-@pytest.mark.many_tenants
-def test_an_edit_among_a_hundred_thousand_tenants_is_live_within_milliseconds(own_lab: Lab) -> None:
-    pbx, pbx2, bob = own_lab.instance("pbx"), own_lab.instance("pbx2"), own_lab.phone("bob")
-    node = Node(own_lab)
-    with Redis(node.machine) as redis, Hand(redis.socket) as hand:
-        node = Node(own_lab, settings={"redis": {"url": redis.url}})
-        filled = seconds_taken(
-            lambda: hand.pipeline(
-                ("SET", f"sipward:tenant:t{n}", value(f"t{n}.example", f"sip:10.5.4.{11 + (MANY - 1 - n) % 200}"))
-                for n in range(MANY)
-            )
-        )
-        from_redis = seconds_taken(node.start)
-        assert node.status()["components"]["routes"]["tenants"] == MANY
-        shown = measure_edits(node, hand, "t50000", "t50000.example")
-        with measured_on_the_wire(bob, pbx, pbx2) as routed:
-            figures = routed(hand, "t77777", "t77777.example", 60)
-        last = node.live("t77777.example")
-        kept = seconds_until(lambda: is_on_disk(node, last), within=120, what="the last edit is on disk")
-        memory = describe_memory(node)
-        assert node.stop() == 0
-    from_disk = seconds_taken(node.start)
-    assert node.status()["components"]["redis"]["state"] == "degraded"
-    with Answerer(pbx), Answerer(pbx2), Asker(bob) as phone:
-        assert phone.answered_by("sip:t99999.example") == "pbx"
-        assert node.live("t77777.example") == last
-        assert phone.answered_by("sip:t77777.example") == "pbx"
-    assert node.stop() == 0
-    print(
-        f"\n{MANY} tenants: written into Redis in {filled:.1f} s; start from Redis {from_redis:.1f} s, from the last "
-        f"good table {from_disk:.1f} s; last edit on disk after {kept:.1f} s; {memory}\n"
-        f"edit to live table: {percentiles(shown)}; edit to the next request routed by it: {percentiles(figures)}"
-    )
-
-
-def is_on_disk(node: Node, entry: str) -> bool:
-    path = node.settings.table_file("tenant")
-    # Some 30 MB: not read at every question.
-    time.sleep(0.2)
-    return path.exists() and json.dumps(entry) in path.read_text()
-
-
-def seconds_taken(action: Callable[[], object]) -> float:
-    return seconds_until(lambda: (action(), True))
-
-
-def describe_memory(node: Node) -> str:
-    shared = node.rpc("core.shmmem")
-    own = {"sync": 0, "worker": 0}
-    for process in node.rpc("core.psx"):
-        kind = "sync" if "sync" in process["DSC"] else "worker"
-        own[kind] = max(own[kind], memory_of(process["PID"], "VmRSS") >> 10)
-    disk = node.settings.table_file("tenant").stat().st_size >> 20
-    return (
-        f"shared memory {shared['used'] >> 20} of {shared['total'] >> 20} MB, sync process {own['sync']} MB, "
-        f"largest worker {own['worker']} MB, last good table {disk} MB"
-    )
-
-
-def memory_of(pid: int, what: str) -> int:
-    """KB of a process in memory: VmRSS, what it shares included, or RssAnon, its own alone."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{what}:"))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from lab.eventually import PATIENCE
+from lab.eventually import PATIENCE, eventually
 from lab.network import Machine
 from lab.packets import Address
 from lab.sip import Message, cut
@@ -407,6 +407,13 @@ def refused_call(
     answer = caller.expect(status)
     caller.acknowledge(answer)
     return answer
+
+
+def who_got(*agents: Agent) -> tuple[Agent, Agent]:
+    """The one of two agents that a message has reached, and the other; waits for one."""
+    took = eventually(lambda: next((agent for agent in agents if agent.has_something()), None), what="a message")
+    (idle,) = (agent for agent in agents if agent is not took)
+    return took, idle
 
 
 def registered(phone: Agent, registrar: Agent, domain: str, user: str = "alice", contact: str = "") -> str:

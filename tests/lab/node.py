@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from lab.addresses import DNS, GATEWAY, INTERNET, LOCAL, NODE, SERVICE, SITE
-from lab.eventually import PATIENCE
+from lab.eventually import PATIENCE, eventually
 from lab.network import Lab, Machine, Place
 from lab.packets import Address
 from lab.processes import Process
@@ -92,6 +93,22 @@ class Node:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"the node is not ready after {within} s: {self.status()}\n{self.log_tail()}")
             time.sleep(0.02)
+
+    def wait_in_step(self) -> None:
+        """Wait until all that is in Redis is live. A node routes by its last good table a moment before."""
+        eventually(lambda: self.status()["components"]["redis"]["state"] == "ok", what="the table is in step")
+
+    def kill_kamailio(self) -> None:
+        """Kill Kamailio; come back when another one routes by what is in Redis."""
+        before = self._kamailio
+        os.kill(before, signal.SIGKILL)
+        eventually(lambda: self._kamailio not in (0, before), what="another Kamailio")
+        self.wait_ready()
+        self.wait_in_step()
+
+    @property
+    def _kamailio(self) -> int:
+        return next((pid for pid, name in self.processes().items() if name == "kamailio"), 0)
 
     def stop(self) -> int:
         """Stop it as a service manager would, by SIGTERM; its exit code."""

@@ -35,7 +35,9 @@ def test_nobody_is_asked_where_no_node_runs(node: Settings) -> None:
     assert reload.request(node) is None
 
 
-@pytest.mark.parametrize("text", ["", "nobody", "1", "999999999", str(os.getpid())])
+@pytest.mark.parametrize(
+    "text", ["", "nobody", "1", "999999999", str(os.getpid())], ids=["", "word", "1", "none", "own"]
+)
 def test_a_process_id_of_a_node_that_has_ended_is_nobodys(node: Settings, text: str) -> None:
     reload.lock_file(node).write_text(text)
     assert reload.running(node) == 0
