@@ -141,16 +141,20 @@ def test_who_moves_its_media_in_mid_call_hears_and_is_heard_there(
 
 
 @pytest.mark.parametrize("tags", [("a", "a"), ("a", "b")], ids=["same-tag", "fork"])
-@pytest.mark.parametrize("callee", ["instance", "phone"])
+@pytest.mark.parametrize("callee", ["instance", "phone", "carrier"])
 def test_early_media_may_come_from_another_address_than_the_final_one(
     callee: str, tags: tuple[str, str], lab: Lab, phone: Agent, instance: Agent, acme: Tenant,
-    voice: Callable[..., Voice],
+    voice: Callable[..., Voice], carrier: Agent, trunk: Callable[..., str],
 ) -> None:  # fmt: skip
     caller, called, uri = phone, instance, f"sip:200@{acme.domain}"
     if callee == "phone":
         caller, called, uri = instance, phone, bound(phone, instance, acme)
+    elif callee == "carrier":
+        trunk(*carrier.machine.addresses[:2])
+        caller, called, uri = instance, carrier, f"sip:0541201123@{carrier.host}"
     elsewhere = lab.instance("pbx2") if callee == "instance" else called.machine
-    ear, announcement = voice(caller.machine), voice(elsewhere, elsewhere.rtp_ports[0] + 100)
+    ear = voice(caller.machine)
+    announcement = voice(elsewhere, elsewhere.rtp_ports[0] + 100, host=elsewhere.addresses[callee == "carrier"])
     final = voice(called.machine)
     ours = caller.begin("INVITE", uri, body=caller.sdp(media=ear.place))
     invite = called.expect("INVITE")

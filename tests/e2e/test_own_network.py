@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from lab.addresses import GATEWAY, INTERNET, LOCAL, NODE, SERVICE, SITE
+from lab.addresses import GATEWAY, INTERNET, LOCAL, NODE, SECOND_NODE_ADDRESS, SERVICE, SITE
 from lab.agent import Agent, Talk, answered_call, registered
 from lab.asterisk import ECHO, Asterisk
 from lab.baresip import Baresip
@@ -21,6 +21,7 @@ from lab.calls import expect_audio, received
 from lab.eventually import eventually
 from lab.network import Behind, Lab, Machine
 from lab.node import Node
+from lab.packets import Address
 from lab.probe import Asker
 from lab.sipp import Transport
 from lab.voice import Voice
@@ -190,6 +191,22 @@ def test_another_public_address_keeps_the_calls_and_leaves_nothing_stale(own_lab
         ours.hang_up(phones[0])
         expect_only(new, phones[0].machine, {PUBLIC, PRIVATE})
         expect_only(PRIVATE, phones[1].machine, {PUBLIC, new})
+
+
+def test_another_address_of_the_node_leaves_running_calls_to_their_pbx(own_lab: Lab) -> None:
+    with Node(own_lab) as node, ExitStack() as open_:
+        new, pbx = INTERNET.host(SECOND_NODE_ADDRESS)[0], own_lab.instance("pbx")
+        node.route_add("acme", ["acme.example"], [pbx])
+        instance, phone = (open_.enter_context(Agent(each)) for each in (pbx, own_lab.phone("bob")))
+        ours, theirs = answered_call(phone, instance, "sip:200@acme.example")
+        take(node, address=new)
+        phone.node = Address(new, 5060)
+        renewed(theirs, ours, *(open_.enter_context(Voice(each.machine, 30100)) for each in (instance, phone)))
+        theirs.hang_up(phone)
+        assert not node.media_calls()
+        own_lab.wire.clear()
+        answered_call(phone, instance, "sip:200@acme.example")[0].hang_up(instance)
+        expect_only(new, phone.machine, {PUBLIC})
 
 
 def renewed(talk: Talk, peer: Talk, own: Voice, other: Voice) -> None:
