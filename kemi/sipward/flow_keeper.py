@@ -4,6 +4,7 @@ A thread of the sync process. Workers tell it of each registration by a queue in
 which no phone answers, from the very socket that the flow came to: only that one passes a NAT (RFC 5626, 4.4).
 """
 
+import json
 import os
 import threading
 import time
@@ -16,17 +17,21 @@ from typing import Protocol
 
 from sipward.journal import Journal
 from sipward.keepalive import SLOT, Keepalive
-from sipward.live import FLOWS
+from sipward.live import FLOWS, PHONES_KEY, STATE
 from sipward.model import Endpoint
 from sipward.registrations import Registration
 
 PING = b"\r\n\r\n"
 _REST = 1.0
-_TIDY_EVERY = 3600.0
+_LOOK_EVERY = 1.0
+_TIDY_EVERY = 60.0
 
 
 class Memory(Protocol):
     """Kamailio's shared memory."""
+
+    def set(self, table: str, key: str, value: str) -> None:
+        """Write an entry."""
 
     def set_for(self, table: str, key: str, value: str, seconds: int) -> None:
         """Write an entry that is forgotten after a time."""
@@ -47,7 +52,8 @@ class FlowKeeper:
         self._sockets = tuple(sockets)
         self._interval = interval
         self._journal = Journal(path)
-        self._has_failed = False
+        self._complaint = ""
+        self._published = ""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="flow keeper", daemon=True)
         self._flows = Keepalive(interval or 1.0, time.monotonic())
@@ -56,6 +62,7 @@ class FlowKeeper:
         """Take up the registrations of the last run, and begin."""
         self._on_disk(self._journal.read)
         self._tidy()
+        self._on_disk(self._journal.renew)
         for key, text in self._journal.entries.items():
             registration = Registration.read(text)
             self._memory.set_for(FLOWS, key, text, registration.until - int(time.time()))
@@ -71,15 +78,18 @@ class FlowKeeper:
 
     def _run(self) -> None:
         own = dict(_own_sockets(self._sockets))
-        tidy_at = time.monotonic() + _TIDY_EVERY
+        look_at = tidy_at = 0.0
         while not self._stopping.is_set():
             now = time.monotonic()
             try:
                 self._learn()
                 self._ping(own, now)
-                if now > tidy_at:
+                if now >= tidy_at:
                     self._tidy()
                     tidy_at = now + _TIDY_EVERY
+                if now >= look_at:
+                    self._publish()
+                    look_at = now + _LOOK_EVERY
             except Exception:
                 for line in traceback.format_exc().splitlines():
                     self._log(f"event=exception callid=? {line}")
@@ -106,21 +116,26 @@ class FlowKeeper:
                     sender.sendto(PING, MSG_DONTWAIT, (flow.host, flow.port))
 
     def _tidy(self) -> None:
-        """Forget on disk, too, what has ended by itself or cannot be read."""
+        """Forget what has ended by itself or cannot be read; on disk it is gone when that is written anew."""
         now, entries = time.time(), self._journal.entries
         for key in [key for key, text in entries.items() if not _lasts(text, now)]:
             del entries[key]
-        self._on_disk(self._journal.renew)
+
+    def _publish(self) -> None:
+        """Say how it stands."""
+        phones = {"registered": len(self._journal.entries), "pinged": len(self._flows), "complaint": self._complaint}
+        said = json.dumps(phones)
+        if said != self._published:
+            self._memory.set(STATE, PHONES_KEY, said)
+            self._published = said
 
     def _on_disk(self, action: Callable[[], None]) -> None:
-        """Do it, and say once when that begins to fail."""
+        """Do it, and say so for as long as that fails."""
         try:
             action()
-            self._has_failed = False
+            self._complaint = ""
         except OSError as error:
-            if not self._has_failed:
-                self._log(f"event=exception callid=? registrations cannot be kept on disk: {error}")
-            self._has_failed = True
+            self._complaint = f"where phones are cannot be kept on disk: {error}"
 
 
 def _lasts(text: str, now: float) -> bool:

@@ -44,6 +44,9 @@ PREFIXES_KEY = "prefixes"
 HEALTH_KEY = "health"
 """The key in STATE; its value is the JSON object that `health` publishes."""
 
+PHONES_KEY = "phones"
+"""The key in STATE; its value is the JSON object that `flow_keeper` publishes."""
+
 HEALTH = "health"
 """The htable with the key `str(Endpoint)` for each instance that must not be called now."""
 

@@ -108,7 +108,7 @@ def test_phones_are_called_long_after_their_nats_would_have_forgotten_them(
 
 
 def test_only_phones_behind_a_nat_are_pinged_by_udp_and_as_long_as_they_are_registered(
-    lab: Lab, instance: Agent, acme: Tenant, alice: Machine, rob: Machine, bob: Machine
+    node: Node, lab: Lab, instance: Agent, acme: Tenant, alice: Machine, rob: Machine, bob: Machine
 ) -> None:
     with (
         Agent(alice) as natted, Agent(rob) as other, Agent(bob) as public, Agent(alice, "tcp") as connected,
@@ -119,6 +119,10 @@ def test_only_phones_behind_a_nat_are_pinged_by_udp_and_as_long_as_they_are_regi
             phone.register(place)
         eventually(lambda: pings(natted) >= 2 and pings(other) >= 2)
         assert [pings(place) for place in (public, connected, local, ipv6)] == [0, 0, 0, 0]
+        said = node.status()["components"]["phones"]
+        assert said["state"] == "ok"
+        assert said["registered"] >= 6
+        assert said["pinged"] >= 2
         phones[0].register(natted, expires=0)
         phones[1].register(other, contact="*")
         # Two more are pinged, and what was under way to these has come by then.
