@@ -110,7 +110,7 @@ def test_a_call_is_transferred(office: Office) -> None:
 def test_a_phone_connects_its_two_calls_with_each_other_and_leaves(
     transport: Transport, tenant: Callable[..., Tenant], pbx: Machine, alice: Machine, bob: Machine, rob: Machine
 ) -> None:
-    """Attended transfer (RFC 5589, 7): REFER with Replaces, through the hidden Contact of the other call."""
+    """Attended transfer (RFC 5589, 7): a REFER with Replaces in one call names the other."""
     domain = tenant(pbx).domain
     with ExitStack() as running:
         asterisk = running.enter_context(Asterisk(pbx, domain, [BOB, ALICE, ROB]))

@@ -78,3 +78,12 @@ def test_the_stand_in_for_a_lost_answer_has_no_media_and_no_address() -> None:
     assert "m=audio 0 " in media.REJECTED
     assert "IN IP4 0.0.0.0" in media.REJECTED
     assert media.REJECTED.endswith("\r\n")
+
+
+def test_a_phone_whose_streams_are_of_the_other_family_is_where_its_description_says() -> None:
+    description = "v=0\r\nc=IN IP4 203.0.113.30\r\nm=audio 4000 RTP/AVP 8\r\n"
+    for flags in (media.offer("c", Side.OUTSIDE, Side.SERVICE, False), media.answer("c", Side.OUTSIDE)):
+        assert media.by_description(flags, description, source_ipv6=False) == flags
+        assert media.by_description(flags, description, source_ipv6=True) == flags.replace("SIP-source-address ", "")
+    inner = media.answer("c", Side.SERVICE)
+    assert media.by_description(inner, description, source_ipv6=True) == inner
