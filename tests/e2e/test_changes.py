@@ -13,7 +13,7 @@ from lab.eventually import eventually
 from lab.network import Lab, Machine
 from lab.packets import Address
 from lab.sip import Message
-from lab.voice import Voice
+from lab.talker import Talker
 
 from .conftest import Tenant
 
@@ -25,12 +25,12 @@ HALF_A_SECOND = 25
 
 @dataclass
 class Call:
-    """A call with a voice at each end, and what may be called from elsewhere."""
+    """A call with a talker at each end, and what may be called from elsewhere."""
 
     ours: Talk
     theirs: Talk
-    caller: Voice
-    callee: Voice
+    caller: Talker
+    callee: Talker
 
     def check(self, since: float = 0.0, packets: int = HALF_A_SECOND) -> None:
         """Both ends hear each other, from a moment on."""
@@ -42,10 +42,10 @@ class Call:
 
 
 @pytest.fixture
-def voice() -> Iterator[Callable[..., Voice]]:
-    """Make voices; they fall silent with the test."""
+def talker() -> Iterator[Callable[..., Talker]]:
+    """Make talkers; they fall silent with the test."""
     with ExitStack() as open_:
-        yield lambda *place, **more: open_.enter_context(Voice(*place, **more))
+        yield lambda *place, **more: open_.enter_context(Talker(*place, **more))
 
 
 def where(message: Message) -> Address:
@@ -53,9 +53,9 @@ def where(message: Message) -> Address:
     return message.media
 
 
-def call(caller: Agent, callee: Agent, uri: str, voice: Callable[..., Voice]) -> Call:
+def call(caller: Agent, callee: Agent, uri: str, talker: Callable[..., Talker]) -> Call:
     """A call with audio both ways."""
-    ear, mouth = (voice(agent.machine, host=agent.host) for agent in (caller, callee))
+    ear, mouth = (talker(agent.machine, host=agent.host) for agent in (caller, callee))
     ours = caller.begin("INVITE", uri, body=caller.sdp(media=ear.place))
     invite = callee.expect("INVITE")
     theirs = Talk.answering(callee, invite, "callee")
@@ -91,10 +91,10 @@ def moving(
     lab: Lab,
     instance: Agent,
     acme: Tenant,
-    voice: Callable[..., Voice],
+    talker: Callable[..., Talker],
     trunk: Callable[..., str],
     number: Callable[..., str],
-) -> Iterator[tuple[Call, Talk, Callable[[], Voice]]]:
+) -> Iterator[tuple[Call, Talk, Callable[[], Talker]]]:
     """A call, who will move in it, and whereto."""
     with ExitStack() as open_:
         match request.param:
@@ -103,22 +103,22 @@ def moving(
                 border = open_.enter_context(Agent(telco))
                 trunk(*telco.addresses[:2])
                 number("0721405124", tenant=acme.name)
-                talking = call(border, instance, "sip:0721405124@sip.telco.example", voice)
-                yield talking, talking.ours, lambda: voice(telco, host=telco.addresses[1])
+                talking = call(border, instance, "sip:0721405124@sip.telco.example", talker)
+                yield talking, talking.ours, lambda: talker(telco, host=telco.addresses[1])
             case "instance":
                 phone = open_.enter_context(Agent(request.getfixturevalue("bob")))
-                talking = call(phone, instance, f"sip:200@{acme.domain}", voice)
-                yield talking, talking.theirs, lambda: voice(lab.instance("pbx2"))
+                talking = call(phone, instance, f"sip:200@{acme.domain}", talker)
+                yield talking, talking.theirs, lambda: talker(lab.instance("pbx2"))
             case _:
                 who = "bob" if request.param == "phone" else "alice"
                 phone = open_.enter_context(Agent(request.getfixturevalue(who)))
-                talking = call(phone, instance, f"sip:200@{acme.domain}", voice)
-                yield talking, talking.ours, lambda: voice(phone.machine, phone.machine.rtp_ports[0] + 100)
+                talking = call(phone, instance, f"sip:200@{acme.domain}", talker)
+                yield talking, talking.ours, lambda: talker(phone.machine, phone.machine.rtp_ports[0] + 100)
 
 
 @pytest.mark.parametrize("method", ["INVITE", "UPDATE"])
 def test_who_moves_its_media_in_mid_call_hears_and_is_heard_there(
-    method: str, moving: tuple[Call, Talk, Callable[[], Voice]]
+    method: str, moving: tuple[Call, Talk, Callable[[], Talker]]
 ) -> None:
     talking, mover, elsewhere = moving
     stays = talking.theirs if mover is talking.ours else talking.ours
@@ -144,7 +144,7 @@ def test_who_moves_its_media_in_mid_call_hears_and_is_heard_there(
 @pytest.mark.parametrize("callee", ["instance", "phone", "carrier"])
 def test_early_media_may_come_from_another_address_than_the_final_one(
     callee: str, tags: tuple[str, str], lab: Lab, phone: Agent, instance: Agent, acme: Tenant,
-    voice: Callable[..., Voice], carrier: Agent, trunk: Callable[..., str],
+    talker: Callable[..., Talker], carrier: Agent, trunk: Callable[..., str],
 ) -> None:  # fmt: skip
     caller, called, uri = phone, instance, f"sip:200@{acme.domain}"
     if callee == "phone":
@@ -153,9 +153,9 @@ def test_early_media_may_come_from_another_address_than_the_final_one(
         trunk(*carrier.machine.addresses[:2])
         caller, called, uri = instance, carrier, f"sip:0541201123@{carrier.host}"
     elsewhere = lab.instance("pbx2") if callee == "instance" else called.machine
-    ear = voice(caller.machine)
-    announcement = voice(elsewhere, elsewhere.rtp_ports[0] + 100, host=elsewhere.addresses[callee == "carrier"])
-    final = voice(called.machine)
+    ear = talker(caller.machine)
+    announcement = talker(elsewhere, elsewhere.rtp_ports[0] + 100, host=elsewhere.addresses[callee == "carrier"])
+    final = talker(called.machine)
     ours = caller.begin("INVITE", uri, body=caller.sdp(media=ear.place))
     invite = called.expect("INVITE")
     theirs = Talk.answering(called, invite, tags[1])
@@ -189,9 +189,9 @@ def bound(phone: Agent, instance: Agent, acme: Tenant) -> str:
 
 
 def test_a_change_each_moment_loses_no_audio(
-    phone: Agent, instance: Agent, acme: Tenant, voice: Callable[..., Voice]
+    phone: Agent, instance: Agent, acme: Tenant, talker: Callable[..., Talker]
 ) -> None:
-    talking = call(phone, instance, f"sip:200@{acme.domain}", voice)
+    talking = call(phone, instance, f"sip:200@{acme.domain}", talker)
     for version in range(2, 32):
         mover, stays = (talking.ours, talking.theirs) if version % 2 else (talking.theirs, talking.ours)
         places = talking.caller.place, talking.callee.place
@@ -211,13 +211,13 @@ def test_a_change_each_moment_loses_no_audio(
 
 @pytest.mark.parametrize("holder", ["instance", "phone"])
 def test_music_on_hold_is_heard_and_the_held_one_is_not(
-    holder: str, phone: Agent, instance: Agent, acme: Tenant, voice: Callable[..., Voice]
+    holder: str, phone: Agent, instance: Agent, acme: Tenant, talker: Callable[..., Talker]
 ) -> None:
-    talking = call(phone, instance, f"sip:200@{acme.domain}", voice)
+    talking = call(phone, instance, f"sip:200@{acme.domain}", talker)
     holds, held = (talking.theirs, talking.ours) if holder == "instance" else (talking.ours, talking.theirs)
     music, listener = (talking.callee, talking.caller) if holder == "instance" else (talking.caller, talking.callee)
     # The music is played from a place of its own.
-    player = voice(music.machine, music.machine.rtp_ports[0] + 200)
+    player = talker(music.machine, music.machine.rtp_ports[0] + 200)
     change, ok = offer(
         holds, held, "INVITE", holds.agent.sdp(2, player.place, "sendonly"),
         held.agent.sdp(2, listener.place, "recvonly"),
@@ -237,11 +237,11 @@ def test_music_on_hold_is_heard_and_the_held_one_is_not(
 
 
 def test_a_call_that_was_on_hold_for_longer_than_its_nat_remembers_is_heard_again(
-    lab: Lab, instance: Agent, acme: Tenant, voice: Callable[..., Voice]
+    lab: Lab, instance: Agent, acme: Tenant, talker: Callable[..., Talker]
 ) -> None:
     machine = lab.phone("holding", "symmetric")
     with lab.forgetful("symmetric", 2), Agent(machine, "tcp") as phone:
-        talking = call(phone, instance, f"sip:200@{acme.domain}", voice)
+        talking = call(phone, instance, f"sip:200@{acme.domain}", talker)
         places = talking.caller.place, talking.callee.place
         for one in (talking.caller, talking.callee):
             one.to(None)
@@ -257,16 +257,16 @@ def test_a_call_that_was_on_hold_for_longer_than_its_nat_remembers_is_heard_agai
 
 @pytest.mark.parametrize("way", ["to-the-instance", "to-the-phone"])
 def test_dtmf_passes_unchanged(
-    way: str, phone: Agent, instance: Agent, acme: Tenant, voice: Callable[..., Voice]
+    way: str, phone: Agent, instance: Agent, acme: Tenant, talker: Callable[..., Talker]
 ) -> None:
-    talking = call(phone, instance, f"sip:200@{acme.domain}", voice)
-    speaker, listener = (
+    talking = call(phone, instance, f"sip:200@{acme.domain}", talker)
+    presses, listener = (
         (talking.caller, talking.callee) if way == "to-the-instance" else (talking.callee, talking.caller)
     )
     # A key that is held for 100 ms, its end said three times (RFC 4733, 2.5.1).
     events = [bytes((5, end << 7 | 10)) + (160 * n).to_bytes(2) for n, end in ((1, 0), (2, 0), (5, 1), (5, 1), (5, 1))]
     for number, event in enumerate(events):
-        speaker.say(event, 101, marker=number == 0, timestamp=4711)
+        presses.say(event, 101, marker=number == 0, timestamp=4711)
     assert [listener.receive(101) for _ in events] == [(4711, event) for event in events]
     talking.hang_up()
 
@@ -274,9 +274,9 @@ def test_dtmf_passes_unchanged(
 @pytest.mark.parametrize("method", ["INVITE", "UPDATE"])
 @pytest.mark.parametrize("side", ["instance", "phone"])
 def test_a_call_becomes_a_fax(
-    side: str, method: str, phone: Agent, instance: Agent, acme: Tenant, voice: Callable[..., Voice]
+    side: str, method: str, phone: Agent, instance: Agent, acme: Tenant, talker: Callable[..., Talker]
 ) -> None:
-    talking = call(phone, instance, f"sip:200@{acme.domain}", voice)
+    talking = call(phone, instance, f"sip:200@{acme.domain}", talker)
     faxes, answers = (talking.theirs, talking.ours) if side == "instance" else (talking.ours, talking.theirs)
     here, there = (talking.callee, talking.caller) if side == "instance" else (talking.caller, talking.callee)
     for one in (here, there):
@@ -301,6 +301,6 @@ def t38(agent: Agent, place: Address) -> str:
     )
 
 
-def passes(sender: Voice, receiver: Voice) -> bool:
+def passes(sender: Talker, receiver: Talker) -> bool:
     """Whether a datagram of T.38 gets through."""
     return sender.reaches(receiver, b"\x00\x00\x01\x20fax")

@@ -18,7 +18,7 @@ from lab.node import Node
 from lab.packets import Address
 from lab.sip import Message
 from lab.sipp import Transport, sipp
-from lab.voice import Voice
+from lab.talker import Talker
 
 from .conftest import Tenant
 
@@ -112,10 +112,10 @@ def described(own: Address, session: str, media: str, more: str = "") -> str:
 
 
 @pytest.fixture
-def voice() -> Iterator[Callable[..., Voice]]:
-    """Make voices; they fall silent with the test."""
+def talker() -> Iterator[Callable[..., Talker]]:
+    """Make talkers; they fall silent with the test."""
     with ExitStack() as open_:
-        yield lambda *place, **more: open_.enter_context(Voice(*place, **more))
+        yield lambda *place, **more: open_.enter_context(Talker(*place, **more))
 
 
 @pytest.mark.parametrize("session", ["ipv4", "ipv6"])
@@ -129,10 +129,10 @@ def voice() -> Iterator[Callable[..., Voice]]:
 )
 def test_a_phone_of_both_families_has_audio_in_the_one_its_stream_names(
     role: str, media: str, session: str, signals: str, bob: Machine, instance: Agent, acme: Tenant,
-    voice: Callable[..., Voice],
+    talker: Callable[..., Talker],
 ) -> None:  # fmt: skip
     of = {"ipv4": bob.address, "ipv6": bob.address6}
-    ear, other = voice(bob, host=of[media]), voice(instance.machine)
+    ear, other = talker(bob, host=of[media]), talker(instance.machine)
     both = "".join(
         f"a=candidate:{n} 1 UDP {2130706431 - n} {host} {ear.place.port} typ host\r\n"
         for n, host in enumerate(of.values())

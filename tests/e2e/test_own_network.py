@@ -24,7 +24,7 @@ from lab.node import Node
 from lab.packets import Address
 from lab.probe import Asker
 from lab.sipp import Transport
-from lab.voice import Voice
+from lab.talker import Talker
 
 from .conftest import watched_lab
 
@@ -181,7 +181,7 @@ def test_another_public_address_keeps_the_calls_and_leaves_nothing_stale(own_lab
         take(node, public_address=new)
         own_lab.wire.clear()
         for (ours, theirs), phone, port in zip(running, phones, (30100, 30102), strict=True):
-            ears = [open_.enter_context(Voice(each.machine, port)) for each in (phone, instance)]
+            ears = [open_.enter_context(Talker(each.machine, port)) for each in (phone, instance)]
             renewed(ours, theirs, *ears)
             renewed(theirs, ours, *ears[::-1])
             ours.hang_up(instance)
@@ -201,7 +201,7 @@ def test_another_address_of_the_node_leaves_running_calls_to_their_pbx(own_lab: 
         ours, theirs = answered_call(phone, instance, "sip:200@acme.example")
         take(node, address=new)
         phone.node = Address(new, 5060)
-        renewed(theirs, ours, *(open_.enter_context(Voice(each.machine, 30100)) for each in (instance, phone)))
+        renewed(theirs, ours, *(open_.enter_context(Talker(each.machine, 30100)) for each in (instance, phone)))
         theirs.hang_up(phone)
         assert not node.media_calls()
         own_lab.wire.clear()
@@ -209,7 +209,7 @@ def test_another_address_of_the_node_leaves_running_calls_to_their_pbx(own_lab: 
         expect_only(new, phone.machine, {PUBLIC})
 
 
-def renewed(talk: Talk, peer: Talk, own: Voice, other: Voice) -> None:
+def renewed(talk: Talk, peer: Talk, own: Talker, other: Talker) -> None:
     """A re-INVITE in a call that was up before, which has audio from then on."""
     talk.send("INVITE", body=talk.agent.sdp(2, own.place))
     change = peer.agent.expect("INVITE")

@@ -17,7 +17,7 @@ _SILENCE = b"\xd5" * 160
 _PCMA = 8
 
 
-class Voice:
+class Talker:
     """20 ms of PCMA after the other, from the moment that `to` says where. A context manager."""
 
     def __init__(self, machine: Machine, port: int | None = None, *, host: str = "") -> None:
@@ -30,7 +30,7 @@ class Voice:
         self._is_mute = False
         self._number = 0
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._talk, name=f"voice {self.place}", daemon=True)
+        self._thread = threading.Thread(target=self._talk, name=f"talker {self.place}", daemon=True)
         self._thread.start()
 
     def __enter__(self) -> Self:
@@ -71,13 +71,13 @@ class Voice:
         return False
 
     def hears(self, other: Self, since: float = 0.0) -> int:
-        """How many packets of another voice have reached its place from a moment on."""
+        """How many packets of another talker have reached its place from a moment on."""
         here = Streams(s for s in self.machine.lab.wire.rtp(self.machine.tapped_as) if s.key.direction in ("in", "lo"))
         there = here.where(destination=self.place)
         return Streams(s for s in there if s.key.ssrc == other.ssrc).between(since, time.time())
 
     def misses(self, other: Self) -> set[int]:
-        """Numbers of another voice's packets that have not reached this place, of those before the last that has."""
+        """Numbers of another talker's packets that have not reached this place, of those before the last that has."""
         wire = self.machine.lab.wire
         said = [n for s in wire.rtp(other.machine.tapped_as) if s.key.ssrc == other.ssrc and
                 s.key.direction in ("out", "lo") and s.key.source == other.place for n in s.numbers]  # fmt: skip
