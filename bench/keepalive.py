@@ -64,7 +64,7 @@ def _measured(flows: int, seconds: float) -> tuple[float, tuple[int, ...]]:
 
 def _registration(phones: Machine, number: int) -> Registration:
     flow = Endpoint("udp", phones.address, 10_000 + number)
-    return Registration(int(time.time()) + 3600, True, flow, (f"sip:{number}@10.5.4.1:5060;sw={'x' * 80}",))
+    return Registration("acme", int(time.time()) + 3600, True, flow, (f"sip:{number}@10.5.4.1:5060;sw={'x' * 80}",))
 
 
 def _listen(phones: Machine, seconds: float) -> tuple[int, ...]:

@@ -342,7 +342,7 @@ class Flow:
         dialog = self._dialog(passage)
         bound = self._conceal.registered(passage.tenant, dialog.outer if dialog else None, dropped)
         if dialog and 200 <= status < 300:
-            self._registrations.answered(passage.origin, dialog.outer, bound)
+            self._registrations.answered(passage.tenant, passage.origin, dialog.outer, bound)
 
     def _ended(self, status: int, call: str) -> None:
         """A BYE was answered."""

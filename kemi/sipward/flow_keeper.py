@@ -9,6 +9,7 @@ import os
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,8 @@ from sipward.model import Endpoint
 from sipward.registrations import Registration
 
 PING = b"\r\n\r\n"
+PHONES_MAX = 20_000
+"""Of one tenant: what its PBX accepts takes the memory of all."""
 _REST = 1.0
 _LOOK_EVERY = 1.0
 _TIDY_EVERY = 60.0
@@ -32,6 +35,9 @@ class Memory(Protocol):
 
     def set(self, table: str, key: str, value: str) -> None:
         """Write an entry."""
+
+    def remove(self, table: str, key: str) -> None:
+        """Remove an entry, if it is there."""
 
     def set_for(self, table: str, key: str, value: str, seconds: int) -> None:
         """Write an entry that is forgotten after a time."""
@@ -57,6 +63,9 @@ class FlowKeeper:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="flow keeper", daemon=True)
         self._flows = Keepalive(interval or 1.0, time.monotonic())
+        self._tenant_of: dict[str, str] = {}
+        self._phones: Counter[str] = Counter()
+        self._crowded = ""
 
     def start(self) -> None:
         """Take up the registrations of the last run, and begin."""
@@ -66,7 +75,7 @@ class FlowKeeper:
         for key, text in self._journal.entries.items():
             registration = Registration.read(text)
             self._memory.set_for(FLOWS, key, text, registration.until - int(time.time()))
-            self._know(key, registration)
+            self._knows(key, registration)
         self._thread.start()
 
     def stop(self) -> None:
@@ -82,11 +91,11 @@ class FlowKeeper:
         while not self._stopping.is_set():
             now = time.monotonic()
             try:
-                self._learn()
-                self._ping(own, now)
                 if now >= tidy_at:
                     self._tidy()
                     tidy_at = now + _TIDY_EVERY
+                self._learn()
+                self._ping(own, now)
                 if now >= look_at:
                     self._publish()
                     look_at = now + _LOOK_EVERY
@@ -101,13 +110,26 @@ class FlowKeeper:
     def _learn(self) -> None:
         news = dict(self._memory.news(FLOWS))
         for key, text in news.items():
-            self._know(key, Registration.read(text) if text else None)
+            if not self._knows(key, Registration.read(text) if text else None):
+                self._memory.remove(FLOWS, key)
+                news[key] = ""
         if news:
             self._on_disk(lambda: self._journal.add(news))
 
-    def _know(self, key: str, registration: Registration | None) -> None:
+    def _knows(self, key: str, registration: Registration | None) -> bool:
+        """Take a registration, or let it go; False when the tenant has too many."""
+        if tenant := self._tenant_of.pop(key, ""):
+            self._phones[tenant] -= 1
+        if registration:
+            if self._phones[registration.tenant] >= PHONES_MAX:
+                self._crowded = registration.tenant
+                self._flows.take(key, None)
+                return False
+            self._tenant_of[key] = registration.tenant
+            self._phones[registration.tenant] += 1
         if self._interval:
             self._flows.take(key, registration)
+        return True
 
     def _ping(self, own: dict[bool, socket], now: float) -> None:
         for flow in self._flows.due(now, time.time()):
@@ -120,11 +142,22 @@ class FlowKeeper:
         now, entries = time.time(), self._journal.entries
         for key in [key for key, text in entries.items() if not _lasts(text, now)]:
             del entries[key]
+            self._knows(key, None)
+        self._phones = +self._phones  # without those that have none
+        self._crowded = ""
 
     def _publish(self) -> None:
         """Say how it stands."""
-        phones = {"registered": len(self._journal.entries), "pinged": len(self._flows), "complaint": self._complaint}
-        said = json.dumps(phones)
+        crowd = (
+            f"more than {PHONES_MAX} phones of {self._crowded}: the others are not followed" if self._crowded else ""
+        )
+        said = json.dumps(
+            {
+                "registered": len(self._journal.entries),
+                "pinged": len(self._flows),
+                "complaint": "; ".join(filter(None, (self._complaint, crowd))),
+            }
+        )
         if said != self._published:
             self._memory.set(STATE, PHONES_KEY, said)
             self._published = said

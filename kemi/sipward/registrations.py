@@ -2,7 +2,7 @@
 
 | key in `flows` | value: a `Registration` |
 | --- | --- |
-| a hash of tenant, AoR and phone | `1764000000 1 udp:198.51.100.7:40123 sip:201@10.5.4.1:5060;sw=...` |
+| a hash of tenant, AoR and phone | `acme 1764000000 1 udp:198.51.100.7:40123 sip:201@10.5.4.1:5060;sw=...` |
 
 A phone is known by its `+sip.instance` (RFC 5626, 4.1), or else by the Call-ID that it keeps for all its registrations
 (RFC 3261, 10.2.4): two phones of one user, behind two NATs with the same addresses inside, are still two. Nothing is
@@ -41,6 +41,7 @@ class Registration(NamedTuple):
     `contacts`: the URIs that the registrar has.
     """
 
+    tenant: str
     until: int
     is_pinged: bool
     flow: Endpoint
@@ -48,13 +49,13 @@ class Registration(NamedTuple):
 
     def __str__(self) -> str:
         """One line, which `read` reads."""
-        return f"{self.until} {int(self.is_pinged)} {self.flow} {' '.join(self.contacts)}"
+        return f"{self.tenant} {self.until} {int(self.is_pinged)} {self.flow} {' '.join(self.contacts)}"
 
     @classmethod
     def read(cls, text: str) -> Self:
         """Read a line. Raises ValueError."""
-        until, pinged, flow, *contacts = text.split(" ")
-        return cls(int(until), pinged == "1", Endpoint.parse(flow), tuple(contacts))
+        tenant, until, pinged, flow, *contacts = text.split(" ")
+        return cls(tenant, int(until), pinged == "1", Endpoint.parse(flow), tuple(contacts))
 
 
 class Registrations:
@@ -81,7 +82,7 @@ class Registrations:
         last = Registration.read(entry)
         return [] if last.flow == request.source else [f"<{uri}>;expires=0" for uri in last.contacts]
 
-    def answered(self, side: Side, flow: Endpoint, bound: Sequence[Bound]) -> None:
+    def answered(self, tenant: str, side: Side, flow: Endpoint, bound: Sequence[Bound]) -> None:
         """Keep what the registrar has answered 2xx: the phone's Contacts at this flow, or that it has none any more."""
         noted = self._sip.recall(_NAME)
         if not noted:
@@ -95,7 +96,7 @@ class Registrations:
         seen = noted.endswith(_NEEDS_PING) or any((b.own.host, b.own.port) != (flow.host, flow.port) for b in bound)
         pinged = seen and side is Side.OUTSIDE and flow.transport == "udp"
         contacts = tuple(each.inner.uri for each in bound[:_CONTACTS_MAX])
-        text = str(Registration(now + seconds, pinged, flow, contacts))
+        text = str(Registration(tenant, now + seconds, pinged, flow, contacts))
         self._sip.store_for(FLOWS, key, text, seconds)
         self._sip.tell(FLOWS, key, text)
 

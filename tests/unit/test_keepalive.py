@@ -18,7 +18,7 @@ def flow(number: int) -> Endpoint:
 
 
 def registration(number: int, until: int = DATE + 60, pinged: bool = True) -> Registration:
-    return Registration(until, pinged, flow(number), ("sip:1@10.5.4.1",))
+    return Registration("acme", until, pinged, flow(number), ("sip:1@10.5.4.1",))
 
 
 @pytest.fixture

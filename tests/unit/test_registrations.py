@@ -67,7 +67,7 @@ def uri(value: str) -> str:
 def test_a_registration_is_kept_as_long_as_the_registrar_grants_it_and_told(registrar: Registrar) -> None:
     [asked] = registrar.hears()
     [kept] = registrar.kept
-    assert kept.flow == PHONE
+    assert (kept.tenant, kept.flow) == ("acme", PHONE)
     assert kept.contacts == (uri(asked),)
     assert abs(kept.until - time.time() - 60) < 10
     assert registrar.seconds == [60]
@@ -200,7 +200,7 @@ def test_a_flow_needs_a_ping_when_a_nat_is_on_its_way(
     assert [each.is_pinged for each in registrar.kept] == [pinged]
 
 
-@pytest.mark.parametrize("text", ["", "x 1 udp:1.2.3.4:5 sip:a", "1 1 sip:a", "1 1 udp:1.2.3.4 sip:a"])
+@pytest.mark.parametrize("text", ["", "acme x 1 udp:1.2.3.4:5 sip:a", "acme 1 1 sip:a", "acme 1 1 udp:1.2.3.4 sip:a"])
 def test_what_is_no_registration_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         Registration.read(text)
