@@ -7,6 +7,9 @@ from pathlib import Path
 from sipward import edge, kamailio
 from sipward.flow import Flow
 from sipward.guard import Callbacks
+from sipward.live import Live
+from sipward.peer_keeper import Keeper
+from sipward.seal import Sealer
 
 
 def mod_init() -> Callbacks:
@@ -33,4 +36,5 @@ def mod_init() -> Callbacks:
     # What is loaded by now stays: the collector of garbage need not walk through it in every worker.
     gc.collect()
     gc.freeze()
-    return Callbacks(kamailio, Flow(kamailio, node), follow_redis)
+    keeper = Keeper(kamailio, node, Sealer(node.keys), Live(kamailio.look_up))
+    return Callbacks(kamailio, Flow(kamailio, node), follow_redis, keeper.look)

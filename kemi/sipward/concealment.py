@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-from sipward import headers
+from sipward import headers, sips
 from sipward.decision import Relay, Request
 from sipward.edge import ADDRESS, Edge
 from sipward.media import OFFERING
@@ -160,6 +160,12 @@ class Concealment:
         """Give a reply to an instance the Via headers of its request back."""
         if kept := self._sip.recall(_VIAS):
             self._sip.restore_vias(kept.split("\n"))
+
+    def mark_sips(self) -> None:
+        """Let an instance see a phone's sips Contacts as sip ones."""
+        texts = self._sip.contacts()
+        if any("sips:" in text.lower() for text in texts):
+            self._sip.set_contacts(_contacts(texts, sips.marked, lambda _: True))
 
     def registered(self, tenant: str, flow: Endpoint | None, dropped: frozenset[str] = frozenset()) -> list[Bound]:
         """Hide what a registrar's reply says of the inside, and give the phone at `flow` its own Contacts back.

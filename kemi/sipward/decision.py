@@ -103,5 +103,7 @@ NO_INSTANCE = Answer(503, "Service Unavailable", "no-instance", retry_after=10)
 ALL_DOWN = Answer(503, "Service Unavailable", "all-down", retry_after=10)
 NO_TENANT = Answer(503, "Service Unavailable", "no-tenant", retry_after=10)
 """A number's tenant is not there."""
+NOT_PROVEN = Answer(503, "Service Unavailable", "trunk-unproven", retry_after=10)
+"""A trunk over TLS none of whose targets has shown that it is the carrier."""
 NO_TARGET = Answer(503, "Service Unavailable", "no-target", retry_after=10)
 """A trunk's names lead nowhere yet."""

@@ -65,8 +65,8 @@ def read(
         raise QuestionError(f"--to = {show(to)}: must be a sip, sips or tel URI")
     if caller and sender is None:
         raise QuestionError(f"--caller = {show(caller)}: must be a sip, sips or tel URI")
-    if transport not in {"udp", "tcp"}:
-        raise QuestionError(f"--transport = {show(transport)}: must be udp or tcp")
+    if transport not in {"udp", "tcp", "tls"}:
+        raise QuestionError(f"--transport = {show(transport)}: must be udp, tcp or tls")
     if not _TOKEN.fullmatch(method):
         raise QuestionError(f"--method = {show(method)}: must be a SIP method, such as INVITE")
     # Nobody's instance is found by a telephone number as the caller.

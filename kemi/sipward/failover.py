@@ -9,6 +9,7 @@ from sipward.edge import Edge
 from sipward.live import Live
 from sipward.model import Endpoint, Side
 from sipward.passage import Passage
+from sipward.peers import Peers
 from sipward.seal import Sealer
 from sipward.tokens import Dialog
 
@@ -28,12 +29,13 @@ Log = Callable[..., None]
 class Failover:
     """The second chances of one worker."""
 
-    def __init__(self, sip: ModuleType, edge: Edge, sealer: Sealer, live: Live, log: Log) -> None:
+    def __init__(self, sip: ModuleType, edge: Edge, sealer: Sealer, live: Live, peers: Peers, log: Log) -> None:
         """`sip`: the verbs of `sipward.kamailio`."""
         self._sip = sip
         self._edge = edge
         self._sealer = sealer
         self._live = live
+        self._peers = peers
         self._log = log
 
     def patience(self, method: str, to: Side, more: bool) -> int:
@@ -129,6 +131,8 @@ class Failover:
             sip.pretend_source(socket, self._edge.shown_to(passage.to, socket))
         sip.renew_uri()
         sip.aim(target, self._edge.index_of(socket), self._edge.translated(passage.to, socket))
+        if not self._peers.reach(passage.trunk, target):
+            return passage, False
         return passage, sip.relay(self.patience(sip.method(), passage.to, bool(passage.next)))
 
     def _moved(self, passage: Passage, target: Endpoint) -> Dialog | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import NamedTuple
 
-from sipward import headers
+from sipward import headers, sips
 from sipward.anchor import Anchor, name
 from sipward.concealment import Concealment
 from sipward.decision import NO_DIALOG, Answer, Decision, Relay, Request
@@ -19,12 +19,14 @@ from sipward.limits import Limiter
 from sipward.live import Live
 from sipward.model import Endpoint, Side, Socket
 from sipward.passage import Passage
+from sipward.peers import Peers
 from sipward.ports import Ports, is_removal
 from sipward.registrations import Registrations
 from sipward.routeset import Routes, RouteSet
 from sipward.routing import Router
 from sipward.seal import Sealer
 from sipward.tokens import PARAM, Dialog
+from sipward.uri import Uri
 
 DONE = 1
 """What a callback returns to Kamailio: any integer does, None does not."""
@@ -82,7 +84,8 @@ class Flow:
         self._limiter = Limiter(sip)
         self._ports = Ports(sip, edge.own_ports)
         self._registrations = Registrations(sip)
-        self._failover = Failover(sip, edge, self._sealer, self._live, self._log)
+        self._peers = Peers(sip, self._sealer, self._live)
+        self._failover = Failover(sip, edge, self._sealer, self._live, self._peers, self._log)
 
     # --- requests ------------------------------------------------------------------------------------------------
 
@@ -187,15 +190,18 @@ class Flow:
                 sip.set_call_id(request.call_id)
             self._conceal.reveal(request.method, relay.dialog.tenant)
             self._introduce(request, relay)
+            if request.source.transport == "tls" and target.transport != "tls" and request.method != "REGISTER":
+                self._conceal.mark_sips()
         elif relay.dialog.unhidden:
             self._strip(headers.INTERNAL if relay.asserts else headers.INTERNAL_AND_IDENTITY)
         elif not self._conceal.request(request, relay, socket, shown):
             self._limiter.withdraw(request.method, relay.charges)
             return None
-        if relay.uri or request.strict:
-            sip.set_uri(relay.uri or request.uri)
+        onward = relay.uri or (sips.own(request.uri) if outwards else self._dialled(request, target))
+        if onward is not request.uri or request.strict:
+            sip.set_uri(onward)
         if routes.present:
-            self._routes.write(self._routes.onward(routes, request.side, relay), relay.uri or request.uri)
+            self._routes.write(self._routes.onward(routes, request.side, relay), onward)
         if not self._anchor.request(request, relay, socket):
             if relay.charges:
                 self._limiter.release(name(request, relay))
@@ -207,10 +213,15 @@ class Flow:
         sip.aim(target, self._edge.index_of(socket), self._edge.translated(relay.to, socket))
         if request.method == "ACK":
             # The ACK of a 2xx has no transaction and no answer (RFC 3261, 13.2.2.4).
-            sip.relay()
+            if self._peers.reach(relay.dialog.trunk, target):
+                sip.relay()
             return None
         self._remember(request, relay, sealed, shown if outwards else seen.call_id, seen.back)
         return self._send(request, relay)
+
+    def _dialled(self, request: Request, target: Endpoint) -> Uri:
+        """The Request-URI of an instance's request: in a dialog it is the instance's own, whatever it is."""
+        return request.uri if request.in_dialog else sips.plain(request.uri, target)
 
     def _introduce(self, request: Request, relay: Relay) -> None:
         """Tell an instance where a request really comes from, and nothing that the sender made up."""
@@ -242,7 +253,8 @@ class Flow:
         fails_over = more or (starts and relay.to is Side.SERVICE)
         if fails_over:
             self._sip.keep_unsent()
-        if self._sip.relay(self._failover.patience(request.method, relay.to, more) if starts else 0):
+        patience = self._failover.patience(request.method, relay.to, more) if starts else 0
+        if self._peers.reach(relay.dialog.trunk, relay.targets[0]) and self._sip.relay(patience):
             return
         passage = Passage.recall(self._sip) if fails_over else None
         if passage and self._failover.go_on(passage, "unreachable"):
@@ -278,6 +290,7 @@ class Flow:
             unhidden=relay.dialog.unhidden,
             next=relay.targets[1:],
             holds=bool(relay.holder),
+            secure=relay.targets[0].transport == "tls",
             leaves=bool(relay.holder) and is_removal(self._sip.contacts(), self._sip.header("Expires")),
         ).remember(self._sip)
 
@@ -328,14 +341,19 @@ class Flow:
         if passage.unhidden:
             return None
         if passage.to is not Side.SERVICE:
-            self._conceal.restore_vias()
-            if method == "REGISTER":
-                self._conceal.registered_outside(passage.tenant, passage.trunk)
+            self._reply_from_outside(method, passage, back)
         elif method == "REGISTER":
             self._registered(status, passage, dropped)
         else:
             self._conceal.reply(status, passage.origin, passage.tenant, back, dropped)
         return None
+
+    def _reply_from_outside(self, method: str, passage: Passage, back: Socket) -> None:
+        self._conceal.restore_vias()
+        if passage.secure and back.local.transport != "tls":
+            self._conceal.mark_sips()
+        if method == "REGISTER":
+            self._conceal.registered_outside(passage.tenant, passage.trunk)
 
     def _registered(self, status: int, passage: Passage, dropped: frozenset[str]) -> None:
         """A registrar has answered a phone."""
@@ -367,7 +385,8 @@ class Flow:
 
     def stray_reply(self) -> None:
         """Drop a reply that no transaction waits for: nobody knows any more how it would have to change."""
-        self._sip.count("stray-reply")
+        if not self._peers.heard():
+            self._sip.count("stray-reply")
         self._sip.drop_reply()
 
     def failure(self) -> None:

@@ -210,6 +210,52 @@ def only_over_open_connection() -> None:
     KSR.set_forward_no_connect()
 
 
+# --- TLS connections to carriers ---------------------------------------------------------------------------------
+
+
+def connection() -> int:
+    """The number of the connection that the message came over; 0 for none."""
+    return int(KSR.pv.get("$conid") or 0)
+
+
+def peer_certificate() -> str:
+    """The certificate of who has sent the message over TLS, as PEM; "" for none."""
+    return KSR.pv.get("$tls_peer_raw_cert") or ""
+
+
+def is_peer_trusted() -> bool:
+    """Whether that certificate is valid and signed by a CA that is known; whose it is, is another question."""
+    return str(KSR.pv.get("$tls_peer_verified")) == "1"
+
+
+def is_alive(number: int) -> bool:
+    """Whether a connection stands."""
+    return KSR.tcpops.tcp_conid_alive(number) > 0
+
+
+def hang_up(number: int) -> None:
+    """Close a connection."""
+    KSR.tcpops.tcp_close_connection_id(number)
+
+
+def only_over(number: int) -> bool:
+    """Send the request over that connection and no other; False when it does not stand any more."""
+    if not is_alive(number):
+        return False
+    KSR.tcpops.tcp_set_otcpid(number)
+    KSR.tcpops.tcp_set_otcpid_flag(1)
+    KSR.set_forward_no_connect()
+    return True
+
+
+def say(end: Endpoint, text: str, name: str, profile: str) -> None:
+    """Send a whole message over TLS, by a new connection if there is none: to a server of that name, by a profile."""
+    # An address is no server name (RFC 6066, 3).
+    KSR.pvx.xavp_child_sets("tls", "server_name", "" if name == end.host else name)
+    KSR.pvx.xavp_child_sets("tls", "server_id", profile)
+    KSR.corex.send_data(end.uri, text)
+
+
 # --- transactions ------------------------------------------------------------------------------------------------
 
 

@@ -18,13 +18,13 @@ the trunks' sources, so that a look-up tries only what there is. `health` has a 
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address, ip_network
 from typing import NamedTuple
 
 from sipward import numbers
-from sipward.model import Endpoint, Instance, Limits, Tenant, Trunk
+from sipward.model import Endpoint, Instance, Limits, Proof, Tenant, Trunk
 
 TABLE = "routes"
 """The htable with the keys above."""
@@ -53,6 +53,13 @@ HEALTH = "health"
 RESTING = "resting"
 """The htable with the key `str(Endpoint)` for each target of a trunk that has just failed. They expire."""
 
+
+PEERS = "peers"
+"""The htable with the key `str(Endpoint)` for each target that we have a TLS connection to: its id in Kamailio, and the
+names of the trunks whose carrier it has proven to be; and `!` before that key for why it is none."""
+
+PEERS_KEY = "peers"
+"""The key in STATE; its value is the names of all trunks over TLS."""
 
 PORTS = "ports"
 """The htable that says which registration at a carrier has which of our ports."""
@@ -119,6 +126,17 @@ class Live:
     def is_resting(self, end: Endpoint) -> bool:
         """Whether a trunk's target has just failed."""
         return self._get(RESTING, str(end)) is not None
+
+    def connection(self, trunk: str, end: Endpoint) -> int:
+        """The id of the TLS connection to a trunk's target that has proven to be the carrier; 0 when there is none."""
+        number, *trunks = (self._get(PEERS, str(end)) or "0").split()
+        return int(number) if trunk in trunks else 0
+
+    def secure_trunks(self) -> Iterator[Trunk]:
+        """All trunks over TLS."""
+        for name in (self._get(STATE, PEERS_KEY) or "").split():
+            if (trunk := self.trunk(name)) and trunk.proof:
+                yield trunk
 
     def port(self, holder: str) -> int:
         """Our port that a registration (`ports.holder`) has to itself; 0 when it has none."""
@@ -230,9 +248,13 @@ def encode_trunk(trunk: Trunk) -> str:
 @lru_cache(maxsize=4096)
 def decode_trunk(entry: str) -> Trunk:
     """Read a trunk's text."""
-    name, tenants, targets, number, media, identity, limits, own_port = json.loads(entry)
+    name, tenants, targets, number, media, identity, limits, own_port, proof = json.loads(entry)
     ends = tuple(Endpoint(*target) for target in targets)
-    return Trunk(name, tuple(tenants), ends, number, media, identity, Limits(*limits), own_port)
+    trunk = Trunk(name, tuple(tenants), ends, number, media, identity, Limits(*limits), own_port)
+    if not proof:
+        return trunk
+    names, fingerprints, profile = proof
+    return trunk._replace(proof=Proof(tuple(names), tuple(fingerprints), profile))
 
 
 def _compact(value: object) -> str:

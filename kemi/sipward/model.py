@@ -95,6 +95,18 @@ class Tenant(NamedTuple):
     limits: Limits = NO_LIMITS
 
 
+class Proof(NamedTuple):
+    """What a carrier must show over TLS before anything is said to it.
+
+    `names`: for each target whose its certificate must be; `fingerprints`: certificates that are right, whoever's they
+    are and whoever has signed them (SHA-256, in hexadecimal). `profile`: a table of `[tls.profiles]`, "" for none.
+    """
+
+    names: tuple[str, ...]
+    fingerprints: tuple[str, ...] = ()
+    profile: str = ""
+
+
 class Trunk(NamedTuple):
     """A carrier connection as routing sees it.
 
@@ -113,6 +125,8 @@ class Trunk(NamedTuple):
     limits: Limits = NO_LIMITS
     own_port: bool = False
     """Whether each registration there has a port of ours to itself."""
+    proof: Proof | None = None
+    """Over TLS."""
 
     def serves(self, tenant: str) -> bool:
         """Whether calls may go between the trunk and a tenant."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from sipward import ports
-from sipward.decision import FORBIDDEN, NO_TARGET, Decision, Relay, Request, charges
+from sipward.decision import FORBIDDEN, NO_TARGET, NOT_PROVEN, Decision, Relay, Request, charges
 from sipward.edge import Edge
 from sipward.live import Live
 from sipward.model import Endpoint, Tenant, Trunk
@@ -58,10 +58,14 @@ class Outward:
         # What rtpengine has made of an offer names addresses of one family.
         family = [target for target in trunk.targets if (":" in target.host) == (":" in first.host)]
         # Nobody asks a carrier whether it is there: one that has failed is the last choice, but one it is.
+        if trunk.proof:
+            family = [target for target in family if self._live.connection(trunk.name, target)]
+            if not family:
+                return NOT_PROVEN
         targets = tuple(sorted(family, key=self._live.is_resting)) if len(family) > 1 else tuple(family)
         dialog = self._dialog(request, tenant.name, targets[0], inner)
         dialog = dialog._replace(trunk=trunk.name, fixed=trunk.media == "fixed", others=targets[1 : 1 + SPARE])
-        side = self._edge.network_of(first.host)
+        side = self._edge.network_of(targets[0].host)
         asserts, charged = tenant.identity == "pass", charges(tenant, trunk)
         relay = Relay(side, targets, dialog, None, tenant.redirect, asserts, charges=charged)
         return self._from_own_port(request, relay) if trunk.own_port else relay

@@ -15,7 +15,8 @@ class Passage(NamedTuple):
     `shown` the one the reply shows (another one after a failover); `call_id` the one the inner end knows, `renamed` the
     one the outer end knows if that is another; `media` what rtpengine knows the call as; `trunk`, `fixed` and
     `unhidden` are the dialog's (`tokens.Dialog`); `next` the targets to try after this one; `holds`: it is a
-    REGISTER of who has a port of ours to itself; `leaves`: one that removes what it registers.
+    REGISTER of who has a port of ours to itself; `leaves`: one that removes what it registers; `secure`: it went over
+    TLS.
     """
 
     origin: Side
@@ -35,11 +36,13 @@ class Passage(NamedTuple):
     next: tuple[Endpoint, ...]
     holds: bool = False
     leaves: bool = False
+    secure: bool = False
 
     def remember(self, sip: ModuleType) -> None:
         """Keep it with the running request's transaction."""
         targets = ",".join(map(str, self.next))
         flags = self.has_offer | self.fixed << 1 | self.unhidden << 2 | self.holds << 3 | self.leaves << 4
+        flags |= self.secure << 5
         first = f"{self.origin} {self.to} {self.back} {flags} {self.redirect} {self.tenant} {self.trunk}"
         sip.remember(_NAME, f"{first} {self.dialog} {self.shown} {targets} {self.call_id} {self.renamed} {self.media}")
 
@@ -71,6 +74,7 @@ class Passage(NamedTuple):
             following,
             bool(flags & 8),
             bool(flags & 16),
+            bool(flags & 32),
         )
 
     def moved(self, shown: str) -> Self:

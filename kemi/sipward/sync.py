@@ -66,6 +66,7 @@ class Sync:
         self._routes = Routes(rules, self._resolver.ends)
         self._writers = {kind: Writer(settings.table_file(kind)) for kind in Kind}
         self._owed: list[Change] = []
+        self._secured: set[str] = set()
         self._published = ""
         self._rejected: dict[str, str] = {}
         self._is_stale = False
@@ -191,8 +192,16 @@ class Sync:
 
     def _watch(self, key: str, entry: str = "") -> None:
         """Tell the prober whose instances are where."""
+        if key.startswith("%") and ":" not in key:
+            self._secure(key[1:], bool(entry) and live.decode_trunk(entry).proof is not None)
         if self._prober and key.startswith("@"):
             self._prober.watch(key, (i.endpoint for i in live.decode(entry).instances) if entry else ())
+
+    def _secure(self, trunk: str, is_secure: bool) -> None:
+        """Tell who looks after the TLS connections which trunks there are."""
+        if (trunk in self._secured) is not is_secure:
+            self._secured ^= {trunk}
+            self._table.set(live.STATE, live.PEERS_KEY, " ".join(sorted(self._secured)))
 
     def _keep(self) -> None:
         """Have what has changed written to disk, now or with a later event; not a table that is still being loaded."""

@@ -8,13 +8,15 @@ from urllib.parse import quote
 
 import pytest
 
-from lab.agent import Agent
+from lab.agent import Agent, Talk
 from lab.asterisk import ECHO, MAX_CONTACTS, Asterisk
 from lab.baresip import Baresip
 from lab.calls import expect_audio, expect_silence
 from lab.digest import dial, sign_on
 from lab.network import Lab, Machine
+from lab.node import Node
 from lab.sipp import Transport
+from sipward.certificates import Certificates
 
 from .conftest import Tenant
 
@@ -38,7 +40,11 @@ class Office:
         self.bob.wait_for("CALL_ESTABLISHED", since=answered)
 
 
-LAYOUTS = {"pbx elsewhere, udp": ("pbx", "udp", False), "pbx on the node, tcp, path": ("pbx_on_node", "tcp", True)}
+LAYOUTS = {
+    "pbx elsewhere, udp": ("pbx", "udp", False),
+    "pbx on the node, tcp, path": ("pbx_on_node", "tcp", True),
+    "pbx elsewhere, tls": ("pbx", "tls", False),
+}
 
 
 @pytest.fixture(params=list(LAYOUTS.values()), ids=list(LAYOUTS))
@@ -49,16 +55,18 @@ def office(
     bob: Machine,
     alice: Machine,
     rob: Machine,
+    node: Node,
 ) -> Iterator[Office]:
     where, transport, path = request.param
+    ca = Certificates(node.state_dir).ca if transport == "tls" else None
     machine: Machine = request.getfixturevalue(where)
     domain = tenant(machine).domain
     with ExitStack() as running:
         pbx = running.enter_context(Asterisk(machine, domain, [BOB, ALICE, ROB], support_path=path))
         phones = (
-            Baresip(bob, BOB, domain, transport=transport),
-            Baresip(alice, ALICE, domain, transport=transport),
-            Baresip(rob, ROB, domain, transport=transport, answers=True),
+            Baresip(bob, BOB, domain, transport=transport, ca=ca),
+            Baresip(alice, ALICE, domain, transport=transport, ca=ca),
+            Baresip(rob, ROB, domain, transport=transport, answers=True, ca=ca),
         )
         yield Office(pbx, *map(running.enter_context, phones))
     assert not pbx.errors, pbx.log_tail()
@@ -157,4 +165,36 @@ def test_a_phone_that_comes_back_more_often_than_its_pbx_keeps_contacts_is_regis
             phone.reply(phone.expect("INVITE"), 486, tag="busy")
             phone.expect("ACK")
             caller.wait_for("CALL_CLOSED", since=ended)
+    assert not asterisk.errors, asterisk.log_tail()
+
+
+def test_a_phone_that_writes_sips_everywhere_is_called_and_hung_up_from_either_side(
+    tenant: Callable[..., Tenant], pbx: Machine, bob: Machine, alice: Machine
+) -> None:
+    domain = tenant(pbx).domain
+    with (
+        Asterisk(pbx, domain, [BOB, ALICE]) as asterisk,
+        Baresip(alice, ALICE, domain) as caller,
+        Agent(bob, "tls") as phone,
+    ):
+        own = f"<sips:{BOB}@{phone.hostport}>"
+        sign_on(phone, BOB, domain, scheme="sips", contact=own)
+        for hangs_up in ("caller", "phone"):
+            ended = caller.mark()
+            caller.command("dial", f"sip:{BOB}@{domain}")
+            invite = phone.expect("INVITE")
+            assert f"<{invite.uri}>" == own
+            theirs = Talk.answering(phone, invite, "phone", contact=own)
+            phone.reply(invite, 200, tag="phone", body=phone.sdp(), contact=own)
+            assert f"<{phone.expect('ACK').uri}>" == own
+            caller.wait_for("CALL_ESTABLISHED", since=ended)
+            if hangs_up == "caller":
+                caller.hangup()
+                bye = phone.expect("BYE")
+                assert f"<{bye.uri}>" == own
+                phone.reply(bye, 200)
+            else:
+                theirs.send("BYE")
+                phone.expect(200)
+                caller.wait_for("CALL_CLOSED", since=ended)
     assert not asterisk.errors, asterisk.log_tail()

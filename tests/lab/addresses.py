@@ -40,6 +40,7 @@ CONE_NAT = 42
 HOME_ROUTER = 250
 """Of the router of HOME, in LAN."""
 DNS = 53
+PEBBLE = 54
 ATTACKER = 66
 BORDERS = 80
 """The first of the carriers' session border controllers; 80 to 95 make a network of their own: BORDER_NETWORK."""

@@ -1,17 +1,22 @@
 """A real phone: baresip without a sound card, told what to do over its control port."""
 
 import json
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from pathlib import Path
+from typing import Any, Self
 
 from lab.asterisk import PASSWORD
 from lab.audio import write_wav
 from lab.eventually import PATIENCE
 from lab.network import Machine
+from lab.packets import Address
+from lab.sip import Message
+from lab.sipp import Transport
 
 _CONTROL = 4444
 _MODULES = "/usr/lib/baresip/modules"
@@ -45,6 +50,10 @@ ctrl_tcp_listen 127.0.0.1:{control}
 """
 
 
+_TRACED = re.compile(r"#\nTLS (\S+):(\d+) -> (\S+):(\d+)\n(.*?)\x1b\[;m", re.S)
+"""A message in the phone's trace."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something the phone tells: `kind` is REGISTER_OK, CALL_INCOMING, CALL_ESTABLISHED, CALL_CLOSED and so on."""
@@ -64,11 +73,13 @@ class Baresip:
         user: str,
         domain: str,
         *,
-        transport: Literal["udp", "tcp"] = "udp",
+        transport: Transport = "udp",
         password: str = PASSWORD,
         answers: bool = False,
         hertz: int = 425,
+        ca: Path | None = None,
     ) -> None:
+        """`ca`: the file of whom it trusts over TLS; anybody without it."""
         self.machine = machine
         self.user = user
         self.domain = domain
@@ -79,16 +90,20 @@ class Baresip:
         self._changed = threading.Condition()
         self._next = 0
         self._said = machine.lab.directory / "audio" / f"{hertz}.wav"
-        edge = machine.lab.edge(machine)
+        edge = Address(machine.lab.edge(machine), 5061 if transport == "tls" else 5060)
+        self._is_encrypted = transport == "tls"
+        self._read = 0
         self._account = (
             f"<sip:{user}@{domain};transport={transport}>;auth_user={user};auth_pass={password}"
-            f';outbound="sip:{edge}:5060;transport={transport}";regint=600;audio_codecs=PCMA/8000/1'
+            f';outbound="sip:{edge};transport={transport}";regint=600;audio_codecs=PCMA/8000/1'
             f";answermode={'auto' if answers else 'manual'}"
         )
         self._config = _CONFIG.format(
             address=machine.address, port=machine.sip_port, low=machine.rtp_ports[0], high=machine.rtp_ports[1],
             modules=_MODULES, control=_CONTROL, said=self._said,
         )  # fmt: skip
+        if ca:
+            self._config += f"sip_cafile {ca}\n"
 
     def __enter__(self) -> Self:
         return self.start()
@@ -105,7 +120,7 @@ class Baresip:
         (self._directory / "config").write_text(self._config)
         (self._directory / "accounts").write_text("# none\n")
         (self._directory / "contacts").write_text("")
-        argv = ["baresip", "-f", str(self._directory)]
+        argv = ["baresip", *(["-s"] if self._is_encrypted else []), "-f", str(self._directory)]
         self._process = self.machine.popen(argv, log=self._directory / "log", cwd=self._directory)
         self._connect()
         # An account of the file would be registered before anyone listens to the events.
@@ -244,6 +259,7 @@ class Baresip:
                 buffer = rest[int(size) + 1 :]
 
     def _take(self, said: Mapping[str, Any]) -> None:
+        self._tell()
         with self._changed:
             if said.get("response"):
                 self._answers[str(said.get("token"))] = said
@@ -251,3 +267,19 @@ class Baresip:
                 fields = (str(said.get(key, "")) for key in ("type", "peeruri", "id", "param"))
                 self._events.append(Event(*fields))
             self._changed.notify_all()
+
+    def _tell(self) -> None:
+        """Tell the wire what was encrypted on it since the last time; the phone writes it down before it acts on it."""
+        if not self._is_encrypted:
+            return
+        new = (self._directory / "log").read_bytes()[self._read :].decode(errors="replace")
+        lab, end = self.machine.lab, 0
+        for traced in _TRACED.finditer(new):
+            source, destination = (
+                Address(host.strip("[]"), int(port)) for host, port in (traced.group(1, 2), traced.group(3, 4))
+            )
+            way = "out" if source.host in self.machine.addresses else "in"
+            message = Message(time.time(), self.machine.name, "eth0", way, "tls", source, destination, traced[5])
+            lab.wire.overhear(message, lab.side(self.machine.address))
+            end = traced.end()
+        self._read += len(new[:end].encode())

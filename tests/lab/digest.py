@@ -8,11 +8,11 @@ from lab.asterisk import PASSWORD
 from lab.sip import Message
 
 
-def sign_on(phone: Agent, user: str, domain: str, call_id: str = "") -> str:
+def sign_on(phone: Agent, user: str, domain: str, call_id: str = "", *, scheme: str = "sip", contact: str = "") -> str:
     """Register; the Call-ID, under which a phone registers wherever it is (RFC 3261, 10.2.4)."""
-    uri = f"sip:{domain}"
-    talk = phone.begin("REGISTER", uri, user=user, domain=domain, call_id=call_id)
-    talk.remote = f"<sip:{user}@{domain}>"
+    uri = f"{scheme}:{domain}"
+    talk = phone.begin("REGISTER", uri, user=user, domain=domain, call_id=call_id, contact=contact)
+    talk.remote = f"<{scheme}:{user}@{domain}>"
     talk.send("REGISTER", headers=[_authorization(phone.expect(401), user, "REGISTER", uri), "Expires: 600"])
     phone.expect(200)
     return talk.call_id

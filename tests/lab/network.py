@@ -238,6 +238,12 @@ class Lab:
             self.machines["dns"] = Machine("dns", space, (address,), self, ())
         return self.machines["dns"]
 
+    def host_of_internet(self, name: str, number: int) -> Machine:
+        """Somebody on the Internet at an address that others must know beforehand."""
+        if name in self.machines:
+            return self.machines[name]
+        return self._host(name, self._internet(), INTERNET, number)
+
     def attacker(self, name: str = "attacker") -> Machine:
         """Somebody on the Internet who should not get anywhere."""
         return self._outsider(name, "attacker", addresses.ATTACKER)
@@ -272,6 +278,10 @@ class Lab:
         if machine.address in LOCAL or machine.address in SITE:
             return self.node().address
         return INTERNET.host(addresses.NODE)[-1 if ipv6 else 0]
+
+    def side(self, address: str) -> str:
+        """The node's interface that leads to an address."""
+        return next((segment.name for segment in (LOCAL, SERVICE) if address in segment), "eth0")
 
     def nat(self, kind: Nat) -> str:
         """The NAT router of this kind; returns its LAN's bridge. Phones behind it ask for it by themselves.
@@ -359,8 +369,12 @@ class Lab:
         return self._bridges[INTERNET.name]
 
     def _bridge(self, space: str, segment: Segment, key: str = "") -> None:
+        # An address of its own, which stays: else a bridge has its lowest port's, another one with each machine that
+        # comes, and who knows the old one for the node's sends to nobody.
+        address = f"02:00:00:00:00:{len(self._bridges):02x}"
         # Multicast snooping would hold back the first neighbour solicitations of IPv6.
-        _ip([f"link add {segment.name} type bridge mcast_snooping 0", f"link set {segment.name} up"], space)
+        made = f"link add {segment.name} address {address} type bridge mcast_snooping 0"
+        _ip([made, f"link set {segment.name} up"], space)
         self._bridges[key or segment.name] = f"{space}/{segment.name}"
 
     def _cable(self, space: str, interface: str, bridge: str) -> None:

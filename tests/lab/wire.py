@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lab.eventually import PATIENCE
 from lab.packets import TCP, Address, Fragments, Packet, Stream, parse
@@ -125,6 +125,16 @@ class Wire:
             self._forget()
             # The order and rest of a stream are still needed by the bytes to come.
             self._flows = {key: _Flow(flow.stream, flow.buffer) for key, flow in flows.items()}
+
+    def overhear(self, message: Message, interface: str) -> None:
+        """Take a message that was encrypted on the wire from who could read it: at the node it passed `interface`."""
+        way = "out" if message.direction == "in" else "in"
+        there = replace(message, machine="node", interface=interface, direction=way)
+        data = message.text.encode(errors="surrogateescape")
+        with self._changed:
+            self._messages += [message, there]
+            self._datagrams.append(Sent(there.time, "node", interface, way, there.source, there.destination, data))
+            self._changed.notify_all()
 
     # --- questions ------------------------------------------------------------------------------------------------
 

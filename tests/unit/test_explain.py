@@ -91,7 +91,7 @@ BAD = [
     ({"to": "201"}, '--to = "201": must be a sip, sips or tel URI'),
     ({"to": "http://x"}, '--to = "http://x": must be a sip, sips or tel URI'),
     ({"caller": "alice"}, '--caller = "alice": must be a sip, sips or tel URI'),
-    ({"transport": "tls"}, '--transport = "tls": must be udp or tcp'),
+    ({"transport": "sctp"}, '--transport = "sctp": must be udp, tcp or tls'),
     ({"method": "IN VITE"}, '--method = "IN VITE": must be a SIP method, such as INVITE'),
     ({"method": ""}, '--method = "": must be a SIP method'),
     ({"headers": ["Diversion: <sip:1@x>"]}, '--header = "Diversion: <sip:1@x>": must be NAME=VALUE'),
