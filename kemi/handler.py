@@ -19,7 +19,16 @@ def mod_init() -> Callbacks:
 
     def follow_redis() -> None:
         # pydantic, redis-py and dnspython stay out of the workers.
-        from sipward import ability_keeper, lookup, port_keeper, prober, render, rules, sync  # noqa: PLC0415
+        from sipward import (  # noqa: PLC0415
+            ability_keeper,
+            flow_keeper,
+            lookup,
+            port_keeper,
+            prober,
+            render,
+            rules,
+            sync,
+        )
 
         settings, addresses = render.read(run)
         table = kamailio.Table()
@@ -27,6 +36,10 @@ def mod_init() -> Callbacks:
         look_up = lookup.Dns(settings.dns.servers, addresses.own)
         own_ports = settings.trunks.own_ports
         giving = port_keeper.PortKeeper(table, own_ports, settings.ports_file) if own_ports else None
+        keeping = flow_keeper.FlowKeeper(
+            table, kamailio.log, node.phone_sockets, settings.sip.keepalive, settings.flows_file
+        )
+        keeping.start()
         phones = ability_keeper.AbilityKeeper(table, settings.phones_file)
         sync.run(table, settings, rules.Rules.of(settings, addresses), look_up, asking, ports=giving, phones=phones)
 

@@ -18,6 +18,7 @@ In Kamailio's workers (no I/O, no OpenSSL, nothing to install):
 - `passage`      what a transaction remembers
 - `ports`        which registration at a carrier has which of our ports
 - `abilities`    what phones have shown of their media
+- `registrations`  which flow each registered phone is at
 - `edge`         the node as its workers see it
 - `live`         the entries of the live table, and how they are read
 - `peers`        carriers over TLS: which connection is theirs, with `x509`
@@ -38,6 +39,7 @@ In Kamailio's sync process (Redis to live table):
 - `tenants`, `number_rules`, `trunks`  what a value may be, with `records` and `rules`
 - `resolver`, `lookup`  where the host names of trunks lead
 - `store`        the only module that speaks to Redis
+- `flow_keeper`  keeps phones reachable, by `keepalive` (pure), and their registrations on disk, by `journal`
 - `prober`       asks instances whether they are there; what comes of it is `health`: pure
 
 In a process of its own beside Kamailio (certificates; the only rooms with OpenSSL):

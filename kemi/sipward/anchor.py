@@ -107,7 +107,7 @@ class Anchor:
         if codecs.names:
             # Before rtpengine adds those that it would have to transcode: they come last.
             description = sdp.ordered(description, codecs.names)
-        taken = command(flags, description)
+        taken = command(media.by_description(flags, description, sip.is_from_ipv6()), description)
         if taken is None:
             return False
         if receiver is not Side.SERVICE and self._edge.names_inside(taken):

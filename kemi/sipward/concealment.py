@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from types import ModuleType
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from sipward import headers, sips
@@ -36,6 +37,13 @@ _ECHOED = _HANDLED | _ENDS
 _UNSWEPT = _ECHOED | {""}
 
 
+class Bound(NamedTuple):
+    """One of a phone's own Contacts, as its registrar lists it and as the phone gave it."""
+
+    inner: NameAddr
+    own: Uri
+
+
 class Concealment:
     """The header changes of one worker."""
 
@@ -48,15 +56,19 @@ class Concealment:
         # An instance shows the same Contact in every message, and a seal is always the same for the same text.
         self._hidden = lru_cache(maxsize=4096)(self._hidden_contacts)
 
-    def register(self, dialog: Dialog, socket: Socket) -> None:
-        """Let the registrar see each Contact at our service address, with the phone's flow sealed in."""
+    def register(self, dialog: Dialog, socket: Socket, more: Iterable[str] = ()) -> None:
+        """Let the registrar see each Contact at our service address, with the phone's flow sealed in.
+
+        `more`: values that it is to see as well, as they are.
+        """
         shown = self._edge.shown_to(Side.SERVICE, socket)
 
         def bind(uri: Uri) -> Uri:
             text = Binding(dialog.tenant, dialog.outer, f"{uri.scheme}:{uri.rest}").seal(self._sealer)
             return Uri("sip", uri.user, f"{shown}{transport_param(socket)};{PARAM}={text}")
 
-        self._replace_contacts(bind)
+        if texts := self._sip.contacts():
+            self._sip.set_contacts([*_contacts(texts, bind), *more])
 
     def outer_call_id(self, call_id: str) -> str:
         """Another Call-ID, shown outside for one that holds an inner address; always the same for the same one."""
@@ -155,20 +167,17 @@ class Concealment:
         if any("sips:" in text.lower() for text in texts):
             self._sip.set_contacts(_contacts(texts, sips.marked, lambda _: True))
 
-    def registered(self, tenant: str, flow: Endpoint | None, dropped: frozenset[str] = frozenset()) -> None:
-        """Hide what a registrar's reply says of the inside, and give the phone at `flow` its own Contacts back."""
-        self._replace_contacts(lambda uri: self._unbind(uri, flow))
-        self._sweep_reply(tenant, dropped)
+    def registered(self, tenant: str, flow: Endpoint | None, dropped: frozenset[str] = frozenset()) -> list[Bound]:
+        """Hide what a registrar's reply says of the inside, and give the phone at `flow` its own Contacts back.
 
-    def expires(self, flow: Endpoint) -> int:
-        """For how many seconds a registrar's reply says that the phone at `flow` is registered; 0 when it is not."""
-        default, found = self._sip.header("Expires"), 0
-        for value in (value for text in self._sip.contacts() for value in name_addrs(text)):
-            uri = parse(value.uri)
-            binding = Binding.of(self._sealer, uri) if uri else None
-            if binding and binding.flow == flow:
-                found = max(found, value.expires(default) or 0)
-        return found
+        Returns those.
+        """
+        texts = self._sip.contacts()
+        bound = list(self._bound(texts, flow))
+        if texts:
+            self._sip.set_contacts([str(inner._replace(uri=str(own))) for inner, own in bound])
+        self._sweep_reply(tenant, dropped)
+        return bound
 
     def registered_outside(self, tenant: str, trunk: str) -> None:
         """Give an instance that has registered at a carrier its own Contacts back, and nobody else's."""
@@ -284,14 +293,16 @@ class Concealment:
         inside = self._edge.is_self(uri.host) or self._edge.is_inside(uri.host)
         return self._hide(uri, to, tenant, socket) if inside else uri
 
-    def _unbind(self, uri: Uri, flow: Endpoint | None) -> Uri | None:
-        """The Contact as the phone at `flow` gave it, None for any other binding.
+    def _bound(self, texts: Iterable[str], flow: Endpoint | None) -> Iterator[Bound]:
+        """The Contacts of the phone at `flow`, and no other binding.
 
         Behind two NATs two phones of one user may well have the same Contact: of both, neither would know its own.
         """
-        text = uri.param(PARAM)
-        binding = Binding.open(self._sealer, text) if text else None
-        return binding.own_contact(uri.user) if binding and binding.flow == flow else None
+        for value in (value for text in texts for value in name_addrs(text)):
+            uri = parse(value.uri)
+            binding = Binding.of(self._sealer, uri) if uri else None
+            if uri and binding and binding.flow == flow:
+                yield Bound(value, binding.own_contact(uri.user))
 
     def _replace_contacts(self, change: Callable[[Uri], Uri | None]) -> None:
         if texts := self._sip.contacts():

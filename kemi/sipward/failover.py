@@ -181,7 +181,7 @@ class Failover:
         sip.watch(failures=True)
         if passage.to is not Side.SERVICE and not passage.unhidden:
             sip.pretend_source(socket, self._edge.shown_to(passage.to, socket))
-        sip.aim(target, self._edge.index_of(socket))
+        sip.aim(target, self._edge.index_of(socket), self._edge.translated(passage.to, socket))
         if not self._peers.reach(passage.trunk, target):
             return False
         return bool(sip.relay(self.patience(sip.method(), passage.to, bool(passage.next))))

@@ -22,6 +22,7 @@ from sipward.model import Endpoint, Side, Socket
 from sipward.passage import Passage
 from sipward.peers import Peers
 from sipward.ports import Ports, is_removal
+from sipward.registrations import Registrations
 from sipward.routeset import Routes, RouteSet
 from sipward.routing import Router
 from sipward.seal import Sealer
@@ -82,11 +83,12 @@ class Flow:
         self._live = Live(sip.look_up)
         self._router = Router(edge, self._sealer, self._live)
         self._conceal = Concealment(sip, edge, self._sealer, self._domain)
-        self._routes = RouteSet(sip, edge, self._conceal)
+        self._routes = RouteSet(sip, edge, self._conceal, self._sealer)
         self._anchor = Anchor(sip, edge, self._live, self._dialog, self._log)
         self._limiter = Limiter(sip)
         self._ports = Ports(sip, edge.own_ports)
         self._abilities = Abilities(sip, self._live)
+        self._registrations = Registrations(sip)
         self._peers = Peers(sip, self._sealer, self._live)
         self._failover = Failover(
             sip, edge, self._sealer, self._live, self._peers, self._conceal, self._anchor, self._log
@@ -215,7 +217,7 @@ class Flow:
         self._change_for_method(request, relay, socket, sealed)
         if outwards and target.transport != "udp" and not relay.dialog.trunk:
             sip.only_over_open_connection()
-        sip.aim(target, self._edge.index_of(socket))
+        sip.aim(target, self._edge.index_of(socket), self._edge.translated(relay.to, socket))
         if request.method == "ACK":
             # The ACK of a 2xx has no transaction and no answer (RFC 3261, 13.2.2.4).
             if self._peers.reach(relay.dialog.trunk, target):
@@ -246,7 +248,8 @@ class Flow:
         """What only some methods need."""
         if request.method == "REGISTER":
             if relay.to is Side.SERVICE:
-                self._conceal.register(relay.dialog, socket)
+                moved = self._registrations.begin(request, relay.dialog.tenant)
+                self._conceal.register(relay.dialog, socket, moved)
         elif request.method in DIALOG_FORMING and not request.in_dialog:
             self._routes.record(relay.to, socket, sealed)
 
@@ -363,9 +366,11 @@ class Flow:
         """A registrar has answered a phone."""
         dialog = self._dialog(passage)
         flow = dialog.outer if dialog else None
-        if flow and 200 <= status < 300 and self._abilities.knows(passage.tenant, flow):
-            self._abilities.keep(passage.tenant, flow, self._conceal.expires(flow))
-        self._conceal.registered(passage.tenant, flow, dropped)
+        bound = self._conceal.registered(passage.tenant, flow, dropped)
+        if flow and 200 <= status < 300:
+            seconds = self._registrations.answered(passage.tenant, passage.origin, flow, bound)
+            if self._abilities.knows(passage.tenant, flow):
+                self._abilities.keep(passage.tenant, flow, seconds)
 
     def _reply_from_outside(self, method: str, passage: Passage, back: Socket) -> None:
         self._conceal.restore_vias()

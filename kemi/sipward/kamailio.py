@@ -39,6 +39,11 @@ def source() -> Endpoint:
     return Endpoint(KSR.kx.get_proto().lower(), _bare(KSR.kx.get_srcip()), int(KSR.kx.get_srcport()))
 
 
+def is_from_ipv6() -> bool:
+    """Whether the message came by IPv6."""
+    return ":" in KSR.kx.get_srcip()
+
+
 def received_on() -> int:
     """The index of our socket that received the message, which is its name in the configuration."""
     return int(KSR.kx.get_rcv_sock_name())
@@ -198,10 +203,15 @@ def renew_uri() -> None:
     KSR.seturi(uri())
 
 
-def aim(target: Endpoint, socket: int) -> None:
-    """Send to `target` from our socket of that index, whatever the Request-URI says."""
+def aim(target: Endpoint, socket: int, known_as: str = "") -> None:
+    """Send to `target` from our socket of that index, whatever the Request-URI says.
+
+    `known_as`: the host of our Via, when it is not the socket's own address.
+    """
     KSR.setdsturi(target.uri)
     KSR.corex.set_send_socket_name(str(socket))
+    if known_as:
+        KSR.set_advertised_address(known_as)
 
 
 def only_over_open_connection() -> None:
@@ -494,6 +504,11 @@ def erase(table: str, key: str) -> None:
     KSR.htable.sht_rm(table, key)
 
 
+def tell(queue: str, key: str, value: str) -> None:
+    """Let the sync process know of something."""
+    KSR.mqueue.mq_add(queue, key, value)
+
+
 @contextmanager
 def locked(table: str) -> Iterator[None]:
     """Let one worker alone do what all of them do under this lock; the others wait, so it must be short."""
@@ -548,6 +563,11 @@ class Table:
             found[KSR.pv.getw(f"$shtitkey({_READER})")] = KSR.pv.getw(f"$shtitval({_READER})")
         KSR.htable.sht_iterator_end(_READER)
         return found
+
+    def news(self, queue: str) -> Iterator[tuple[str, str]]:
+        """Take what workers have told (`tell`), in order: keys and values."""
+        while KSR.mqueue.mq_fetch(queue) > 0:
+            yield KSR.mqueue.mqk_getw(queue), KSR.mqueue.mqv_getw(queue)
 
 
 def _now() -> str:

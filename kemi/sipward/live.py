@@ -13,7 +13,8 @@
 
 A tenant or trunk is compact JSON. `state` holds what is known of the whole: `shapes` of the numbers and `prefixes` of
 the trunks' sources, so that a look-up tries only what there is. `health` has a key for each instance that is down,
-`resting` one for each target of a trunk that has failed within the last half minute. `ports` is described in `ports`.
+`resting` one for each target of a trunk that has failed within the last half minute. `ports` is described in `ports`,
+`flows` in `registrations`.
 """
 
 import json
@@ -45,6 +46,8 @@ HEALTH_KEY = "health"
 
 SRTP = "srtp"
 """The htable that says what phones have shown of their media, where it is not what their transport lets expect."""
+PHONES_KEY = "phones"
+"""The key in STATE; its value is the JSON object that `flow_keeper` publishes."""
 
 HEALTH = "health"
 """The htable with the key `str(Endpoint)` for each instance that must not be called now."""
@@ -65,6 +68,8 @@ PORTS = "ports"
 
 CHANGED = "changed"
 """The key in PORTS and SRTP whose value is another text after each change that is worth keeping on disk."""
+FLOWS = "flows"
+"""The htable that says at which flow each registered phone is, and the queue of what changes in it."""
 
 
 class Found(NamedTuple):

@@ -10,15 +10,17 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
+from sipward import sdp
 from sipward.model import ANY_CODECS, Codecs, Side, Srtp, Tenant
 from sipward.tokens import Dialog
 
 OFFERING = frozenset({"INVITE", "UPDATE", "PRACK", "ACK"})
 """Methods whose bodies take part in offer/answer (RFC 6337, table 1)."""
 
+_AT_SOURCE = "SIP-source-address"
 _SENDER = {
     # A client's SDP may name an address behind a NAT; where its SIP comes from is where its RTP will come from.
-    Side.OUTSIDE: "SIP-source-address endpoint-learning=heuristic strict-source",
+    Side.OUTSIDE: f"{_AT_SOURCE} endpoint-learning=heuristic strict-source",
     Side.LOCAL: "endpoint-learning=heuristic strict-source",
     Side.SERVICE: "endpoint-learning=off strict-source",
 }
@@ -104,6 +106,14 @@ def terms(dialog: Dialog, tenant: Tenant | None, receiver: Side, again: bool = F
 def does_ice(tenant: Tenant | None) -> bool:
     """Whether ICE that the outer end of a tenant's call has offered is answered. Nobody needs it inside."""
     return tenant is not None and tenant.ice == "answer"
+
+
+def by_description(flags: str, description: str, source_ipv6: bool) -> str:
+    """The flags of an offer or answer of a phone that signals by one IP family and has its streams in the other."""
+    at_source = f"{_AT_SOURCE} "
+    if at_source in flags and sdp.names_other_family(description, source_ipv6):
+        return flags.replace(at_source, "")
+    return flags
 
 
 def end(call: str) -> str:

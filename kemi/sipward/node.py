@@ -147,6 +147,7 @@ def status(settings: Settings) -> dict[str, Any]:
         "kamailio": kamailio,
         "routes": {"state": "ok" if routes.get("ready") else "down", "detail": "", **routes},
         "instances": _instances_state(settings),
+        "phones": _phones_state(settings),
         "carriers": _carriers_state(settings, kamailio["state"] == "ok"),
         "certificates": certificate_report.state(certificate_report.read(render.run_dir(settings))),
     }
@@ -378,6 +379,16 @@ def _instances_state(settings: Settings) -> dict[str, Any]:
     first = ", ".join(f"{name} ({why})" for name, why in names.items())
     more = ", ..." if down > len(names) else ""
     return {"state": "degraded", "detail": f"{down} of {watched} down: {first}{more}", **said}
+
+
+def _phones_state(settings: Settings) -> dict[str, Any]:
+    """How many phones are registered, and how many flows are pinged for them."""
+    said: dict[str, Any] = _ask(lambda: dict(json.loads(_state_entry(settings, live.PHONES_KEY)))) or {}
+    if not said:
+        return {"state": "down", "detail": "not asked yet"}
+    if said["complaint"]:
+        return {"state": "degraded", "detail": said["complaint"], **said}
+    return {"state": "ok", "detail": f"{said['registered']} registered, {said['pinged']} pinged", **said}
 
 
 def _carriers_state(settings: Settings, runs: bool) -> dict[str, Any]:

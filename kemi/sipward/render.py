@@ -116,7 +116,7 @@ def _kamailio(settings: Settings, node: Edge) -> str:
     for index, socket in enumerate(node.sockets):
         # A port for one registration has little to do.
         few = "socket_workers=1\n" if socket.local.port in node.own_ports else ""
-        listeners.setdefault(socket.local, f'{few}listen={socket.local}{_advertise(socket)} name "{index}"')
+        listeners.setdefault(socket.local, f'{few}listen={socket.local} name "{index}"')
     names = [f'alias="{settings.fqdn}"', *(f'alias="{s.public}"' for s in node.sockets if s.public != s.local.host)]
     return _fill(
         "kamailio/kamailio.cfg",
@@ -137,12 +137,6 @@ def _is_tls(socket: Socket) -> bool:
 
 def _source(host: str) -> str:
     return f"tcp_source_ipv6=[{host}]" if ":" in host else f"tcp_source_ipv4={host}"
-
-
-def _advertise(socket: Socket) -> str:
-    if socket.public == socket.local.host:
-        return ""
-    return f" advertise {Endpoint(socket.local.transport, socket.public, socket.local.port).hostport}"
 
 
 def _rtpengine(settings: Settings, addresses: Addresses) -> str:

@@ -2,10 +2,15 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_address, ip_network
 
 from sipward.model import Srtp
 
 _BOUNDARY = re.compile(r'boundary\s*=\s*(?:"([^"]+)"|([^\s;]+))', re.IGNORECASE)
+_CONNECTION = re.compile(r"^c=IN IP([46]) ([0-9A-Fa-f.:]+)", re.MULTILINE)
+_INNER = [ip_network(each) for each in ("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16",
+          "172.16.0.0/12", "192.168.0.0/16", "::/127", "fc00::/7", "fe80::/10")]  # fmt: skip
+"""Private, shared, link-local and loopback addresses (RFC 1918, 6598, 3927, 4193, 4291)."""
 _IS_SDP = re.compile(r"^content-type\s*:\s*application/sdp\b|^c\s*:\s*application/sdp\b", re.IGNORECASE | re.MULTILINE)
 
 
@@ -40,6 +45,25 @@ def cleared(description: str, is_inner: Callable[[str], bool]) -> str:
         elif line.startswith("o="):
             lines.append("o=- 0 0 IN IP4 0.0.0.0")
     return "\r\n".join(lines)
+
+
+def names_other_family(description: str, ipv6: bool) -> bool:
+    """Whether the streams are all at addresses of the other IP family, and of those that a NAT need not translate.
+
+    A stream's own `c=` line counts, the session's for streams without one.
+    """
+    session, *streams = re.split(r"^m=", description, flags=re.MULTILINE)
+    default = _CONNECTION.search(session)
+    found = [connection for text in streams if (connection := _CONNECTION.search(text) or default)]
+    return bool(found) and all((c[1] == "6") is not ipv6 and _is_routed(c[2]) for c in found)
+
+
+def _is_routed(host: str) -> bool:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return not any(address in network for network in _INNER)
 
 
 def _part(content_type: str, body: str) -> tuple[int, int] | None:

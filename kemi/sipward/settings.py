@@ -8,6 +8,7 @@ import json
 import os
 import re
 import tomllib
+from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -127,10 +128,13 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
-def _interval(value: float) -> float:
-    if value != 0 and not 1 <= value <= 3600:
-        raise refuse("must be 0 (none) or 1.0 to 3600.0")
-    return value
+def _none_or(low: float, high: float) -> Callable[[float], float]:
+    def check(value: float) -> float:
+        if value != 0 and not low <= value <= high:
+            raise refuse(f"must be 0 (none) or {low} to {high}")
+        return value
+
+    return check
 
 
 def _path(value: Any) -> Path | None:
@@ -322,6 +326,8 @@ class SipSettings(Section):
     """Kamailio processes for each socket."""
     instance_timeout: Annotated[float, BeforeValidator(_no_bool), AfterValidator(within(0.2, 30.0))] = 2.0
     """Seconds after which an instance that says nothing at all is given up."""
+    keepalive: Annotated[float, BeforeValidator(_no_bool), AfterValidator(_none_or(1.0, 120.0))] = 14.0
+    """Seconds between two pings of a phone behind a NAT, by UDP; 0: none."""
 
 
 class NumbersSettings(Section):
@@ -363,7 +369,7 @@ class TrunksSettings(Section):
 class HealthSettings(Section):
     """`[health]`: the OPTIONS that each instance is asked by."""
 
-    interval: Annotated[float, BeforeValidator(_no_bool), AfterValidator(_interval)] = 30.0
+    interval: Annotated[float, BeforeValidator(_no_bool), AfterValidator(_none_or(1.0, 3600.0))] = 30.0
     """Seconds between two to one instance. 0: only instances that calls have found silent or broken are asked."""
     timeout: Annotated[float, BeforeValidator(_no_bool), AfterValidator(within(0.2, 30.0))] = 2.0
     """Seconds that an answer may take."""
@@ -513,6 +519,11 @@ class Settings(BaseSettings):
     def phones_file(self) -> Path:
         """What phones have shown of their media."""
         return self.state_dir / "table" / "phones.jsonl"
+
+    @property
+    def flows_file(self) -> Path:
+        """Where the registered phones are."""
+        return self.state_dir / "table" / "flows"
 
     @classmethod
     def settings_customise_sources(

@@ -17,6 +17,8 @@ from lab.sipp import Transport
 
 _numbers = itertools.count(1)
 _BRANCH = "z9hG4bK"
+_PING = b"\r\n\r\n"
+"""What keeps a NAT's flow alive."""
 PROBE = "<sip:health@"
 """In the From of the node's own OPTIONS to an instance."""
 _ROUTE = re.compile(r"<[^>]+>[^,<]*")
@@ -261,6 +263,8 @@ class Agent:
                 data, source = self.socket.recvfrom(65536)
             except TimeoutError:
                 return None
+            if data == _PING:
+                continue
             message = self._message(data, Address(*source[:2]))
             if PROBE not in message.header("From"):
                 return message
@@ -273,12 +277,14 @@ class Agent:
 
     # --- SDP ------------------------------------------------------------------------------------------------------
 
-    def sdp(self, version: int = 1) -> str:
-        """A plain SDP with PCMA. Nobody listens at its port."""
-        family = "IP6" if ":" in self.host else "IP4"
+    def sdp(self, version: int = 1, media: Address | None = None, direction: str = "sendrecv") -> str:
+        """A plain SDP with PCMA and DTMF (RFC 4733). Nobody listens at its port, unless `media` is somebody's."""
+        media = media or Address(self.host, self.machine.rtp_ports[0])
+        family, its = ("IP6" if ":" in host else "IP4" for host in (self.host, media.host))
         return (
-            f"v=0\r\no=- 1 {version} IN {family} {self.host}\r\ns=-\r\nc=IN {family} {self.host}\r\nt=0 0\r\n"
-            f"m=audio {self.machine.rtp_ports[0]} RTP/AVP 8\r\na=rtpmap:8 PCMA/8000\r\na=sendrecv\r\n"
+            f"v=0\r\no=- 1 {version} IN {family} {self.host}\r\ns=-\r\nc=IN {its} {media.host}\r\nt=0 0\r\n"
+            f"m=audio {media.port} RTP/AVP 8 101\r\na=rtpmap:8 PCMA/8000\r\na=rtpmap:101 telephone-event/8000\r\n"
+            f"a=fmtp:101 0-16\r\na={direction}\r\n"
         )
 
 

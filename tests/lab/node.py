@@ -81,6 +81,11 @@ class Node:
         self.config.write_text(to_toml(self._table))
         return self
 
+    def reconfigure(self, settings: Mapping[str, Any]) -> None:
+        """Write a configuration that differs in these; the node takes it when it is told to."""
+        self._table = _merge(self._table, settings)
+        self.configure()
+
     def wait_ready(self, within: float = 120.0) -> None:
         """Ask for its status until it is ready; RuntimeError with the logs when it ends or takes too long."""
         deadline = time.monotonic() + within
@@ -331,8 +336,9 @@ class Node:
             "tls": {"profiles": {"private": {name: str(path) for name, path in private_profile(FQDN).items()}}},
             "dns": {"servers": [f"{INTERNET.v4}{DNS}"]},
             "numbers": {"country_code": PLAN.country},
-            # A scenario knows what it will hear. A test of the OPTIONS to instances says how often they come.
+            # A scenario knows what it will hear. A test of OPTIONS to instances, or of pings, says how often they come.
             "health": {"interval": 0},
+            "sip": {"keepalive": 0},
             # Nobody but the lab's own CA is ever asked, and nothing is waited for that operators wait for.
             "certificates": {"ca_file": str(known()), "reload_interval": 1},
             "acme": {"directory": DIRECTORY, "retry_interval": 1},

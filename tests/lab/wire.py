@@ -223,18 +223,18 @@ class Wire:
     ) -> list[str]:  # fmt: skip
         """Every needle found in what left by this interface, with its lines. Empty is what promise 4 asks for.
 
-        `shown`: needles that header fields of one name may have, by the name.
+        `shown`: needles that header fields of one name may have, by the name. Who is in a network may know of it.
         """
-        wanted = [needle.encode() for needle in needles]
         shown = shown or {}
 
-        def is_leak(line: bytes) -> bool:
+        def is_leak(line: bytes, wanted: Iterable[bytes]) -> bool:
             field = line.partition(b":")[0].decode(errors="replace")
             return any(needle in line and needle != shown.get(field, "").encode() for needle in wanted)
 
         found: list[str] = []
         for sent in self.sent(machine, interface):
-            lines = [line for line in sent.data.splitlines() if is_leak(line)]
+            wanted = [needle.encode() for needle in needles if not sent.destination.host.startswith(needle)]
+            lines = [line for line in sent.data.splitlines() if is_leak(line, wanted)]
             if lines:
                 first = sent.data.partition(b"\r\n")[0].decode(errors="replace")
                 text = "".join(f"\n    {line.decode(errors='replace')}" for line in lines)

@@ -125,6 +125,9 @@ class Recorder:
     def source(self) -> Endpoint:
         return self.from_
 
+    def is_from_ipv6(self) -> bool:
+        return ":" in self.from_.host
+
     def received_on(self) -> int:
         return [socket.local for socket in SOCKETS].index(self.on.local)
 
@@ -257,8 +260,8 @@ class Recorder:
     def renew_uri(self) -> None:
         self.verbs.append(("renew_uri",))
 
-    def aim(self, target: Endpoint, socket: int) -> None:
-        self.verbs.append(("aim", target, SOCKETS[socket]))
+    def aim(self, target: Endpoint, socket: int, known_as: str = "") -> None:
+        self.verbs.append(("aim", target, SOCKETS[socket], *([known_as] if known_as else [])))
 
     def answer_to_source(self) -> None:
         self.verbs.append(("answer_to_source",))
@@ -334,6 +337,10 @@ class Recorder:
     def store_for(self, table: str, key: str, value: str, seconds: int) -> None:
         self.memory[table, key] = value
         self.kept_for[table, key] = seconds
+        self.verbs.append(("store_for", table, key, value, seconds))
+
+    def tell(self, queue: str, key: str, value: str) -> None:
+        self.verbs.append(("tell", queue, key, value))
 
     def erase(self, table: str, key: str) -> None:
         self.memory.pop((table, key), None)
