@@ -19,7 +19,16 @@ def mod_init() -> Callbacks:
 
     def follow_redis() -> None:
         # pydantic, redis-py and dnspython stay out of the workers.
-        from sipward import flow_keeper, lookup, port_keeper, prober, render, rules, sync  # noqa: PLC0415
+        from sipward import (  # noqa: PLC0415
+            ability_keeper,
+            flow_keeper,
+            lookup,
+            port_keeper,
+            prober,
+            render,
+            rules,
+            sync,
+        )
 
         settings, addresses = render.read(run)
         table = kamailio.Table()
@@ -31,7 +40,8 @@ def mod_init() -> Callbacks:
             table, kamailio.log, node.phone_sockets, settings.sip.keepalive, settings.flows_file
         )
         keeping.start()
-        sync.run(table, settings, rules.Rules.of(settings, addresses), look_up, asking, ports=giving)
+        phones = ability_keeper.AbilityKeeper(table, settings.phones_file)
+        sync.run(table, settings, rules.Rules.of(settings, addresses), look_up, asking, ports=giving, phones=phones)
 
     # What is loaded by now stays: the collector of garbage need not walk through it in every worker.
     gc.collect()

@@ -71,7 +71,7 @@ class Concealment:
             self._sip.set_contacts([*_contacts(texts, bind), *more])
 
     def outer_call_id(self, call_id: str) -> str:
-        """The Call-ID shown outside for one that holds an inner address; always the same for the same one."""
+        """Another Call-ID, shown outside for one that holds an inner address; always the same for the same one."""
         return f"{MARK}{self._sealer.seal(_CALL_ID_KIND, call_id.encode())}"
 
     def inner_call_id(self, call_id: str) -> str:

@@ -4,13 +4,15 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import shutil
 import signal
 import sys
 import sysconfig
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from socket import AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, SocketKind, socket
+from pathlib import Path
+from socket import AF_INET, AF_INET6, AF_UNIX, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, SocketKind, socket
 from typing import Any, TextIO
 
 from sipward import certificate_report, live, reload, render, rpc, tls
@@ -35,6 +37,7 @@ def run(load: Callable[[], Settings]) -> int:
     """
     # What the components write, logs and data too, is for this user only.
     os.umask(0o077)
+    _allow_files()
     # Until it is waited for: by default it would end this process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = load()
@@ -98,6 +101,12 @@ class _Running:
             raise
         self._settings, self._addresses = settings, addresses
         return restarted
+
+
+def _allow_files() -> None:
+    """Let the components open as many files as the machine allows at all: each TCP connection is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _certify(settings: Settings, addresses: Addresses) -> None:
@@ -318,8 +327,14 @@ def _redis(settings: Settings) -> Component:
         "redis",
         [_program("redis-server"), str(render.run_dir(settings) / "redis.conf")],
         settings.state_dir / "log" / "redis.log",
-        settings.redis_socket.exists,
+        lambda: _is_listened_at(settings.redis_socket),
     )
+
+
+def _is_listened_at(path: Path) -> bool:
+    """Whether somebody takes connections there: a socket has its name a moment before."""
+    with socket(AF_UNIX, SOCK_STREAM) as trial:
+        return trial.connect_ex(str(path)) == 0
 
 
 def _program(name: str) -> str:

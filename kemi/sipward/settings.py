@@ -520,6 +520,11 @@ class Settings(BaseSettings):
         """Where the registered phones are."""
         return self.state_dir / "table" / "flows"
 
+    @property
+    def phones_file(self) -> Path:
+        """What phones have shown of their media."""
+        return self.state_dir / "table" / "phones.jsonl"
+
     @classmethod
     def settings_customise_sources(
         cls,

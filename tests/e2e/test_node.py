@@ -195,6 +195,7 @@ def test_a_second_node_in_the_same_place_is_refused_and_the_first_goes_on(node: 
 PORTS = {
     "SIP over UDP": (socket.SOCK_DGRAM, "203.0.113.10", 5060),
     "SIP over TCP": (socket.SOCK_STREAM, "203.0.113.10", 5060),
+    "SIP over TLS": (socket.SOCK_STREAM, "203.0.113.10", 5061),
     "SIP inside": (socket.SOCK_DGRAM, "10.5.4.1", 5060),
     "control": (socket.SOCK_DGRAM, "127.0.0.1", 2223),
 }
