@@ -17,8 +17,8 @@ In Kamailio's workers (no I/O, no OpenSSL, nothing to install):
 - `tokens`, `seal`  what rides sealed in a message and comes back
 - `passage`      what a transaction remembers
 - `ports`        which registration at a carrier has which of our ports
-- `abilities`    what phones have shown of their media
 - `registrations`  which flow each registered phone is at
+- `abilities`    what phones have shown of their media
 - `edge`         the node as its workers see it
 - `live`         the entries of the live table, and how they are read
 - `peers`        carriers over TLS: which connection is theirs, with `x509`

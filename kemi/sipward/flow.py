@@ -87,8 +87,8 @@ class Flow:
         self._anchor = Anchor(sip, edge, self._live, self._dialog, self._log)
         self._limiter = Limiter(sip)
         self._ports = Ports(sip, edge.own_ports)
-        self._abilities = Abilities(sip, self._live)
         self._registrations = Registrations(sip)
+        self._abilities = Abilities(sip, self._live)
         self._peers = Peers(sip, self._sealer, self._live)
         self._failover = Failover(
             sip, edge, self._sealer, self._live, self._peers, self._conceal, self._anchor, self._log

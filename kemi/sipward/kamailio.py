@@ -554,6 +554,11 @@ class Table:
         """Remove an entry, if it is there."""
         KSR.htable.sht_rm(table, key)
 
+    def news(self, queue: str) -> Iterator[tuple[str, str]]:
+        """Take what workers have told (`tell`), in order: keys and values."""
+        while KSR.mqueue.mq_fetch(queue) > 0:
+            yield KSR.mqueue.mqk_getw(queue), KSR.mqueue.mqv_getw(queue)
+
     def all(self, table: str) -> dict[str, str]:
         """Read a whole table of texts, one slot after the other: each is locked while it is read."""
         found: dict[str, str] = {}
@@ -563,11 +568,6 @@ class Table:
             found[KSR.pv.getw(f"$shtitkey({_READER})")] = KSR.pv.getw(f"$shtitval({_READER})")
         KSR.htable.sht_iterator_end(_READER)
         return found
-
-    def news(self, queue: str) -> Iterator[tuple[str, str]]:
-        """Take what workers have told (`tell`), in order: keys and values."""
-        while KSR.mqueue.mq_fetch(queue) > 0:
-            yield KSR.mqueue.mqk_getw(queue), KSR.mqueue.mqv_getw(queue)
 
 
 def _now() -> str:

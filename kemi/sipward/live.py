@@ -44,10 +44,10 @@ PREFIXES_KEY = "prefixes"
 HEALTH_KEY = "health"
 """The key in STATE; its value is the JSON object that `health` publishes."""
 
-SRTP = "srtp"
-"""The htable that says what phones have shown of their media, where it is not what their transport lets expect."""
 PHONES_KEY = "phones"
 """The key in STATE; its value is the JSON object that `flow_keeper` publishes."""
+SRTP = "srtp"
+"""The htable that says what phones have shown of their media, where it is not what their transport lets expect."""
 
 HEALTH = "health"
 """The htable with the key `str(Endpoint)` for each instance that must not be called now."""
@@ -66,10 +66,10 @@ PEERS_KEY = "peers"
 PORTS = "ports"
 """The htable that says which registration at a carrier has which of our ports."""
 
-CHANGED = "changed"
-"""The key in PORTS and SRTP whose value is another text after each change that is worth keeping on disk."""
 FLOWS = "flows"
 """The htable that says at which flow each registered phone is, and the queue of what changes in it."""
+CHANGED = "changed"
+"""The key in PORTS and SRTP whose value is another text after each change that is worth keeping on disk."""
 
 
 class Found(NamedTuple):

@@ -75,6 +75,14 @@ def _sender(side: Side, fixed: bool) -> str:
     return _SENDER[Side.SERVICE if fixed else side]
 
 
+def by_description(flags: str, description: str, source_ipv6: bool) -> str:
+    """The flags of an offer or answer of a phone that signals by one IP family and has its streams in the other."""
+    at_source = f"{_AT_SOURCE} "
+    if at_source in flags and sdp.names_other_family(description, source_ipv6):
+        return flags.replace(at_source, "")
+    return flags
+
+
 def _ice(keeps: bool) -> str:
     # Without a word rtpengine speaks ICE with who has offered it, as the only candidate, and with nobody else.
     return "" if keeps else " ICE=remove"
@@ -106,14 +114,6 @@ def terms(dialog: Dialog, tenant: Tenant | None, receiver: Side, again: bool = F
 def does_ice(tenant: Tenant | None) -> bool:
     """Whether ICE that the outer end of a tenant's call has offered is answered. Nobody needs it inside."""
     return tenant is not None and tenant.ice == "answer"
-
-
-def by_description(flags: str, description: str, source_ipv6: bool) -> str:
-    """The flags of an offer or answer of a phone that signals by one IP family and has its streams in the other."""
-    at_source = f"{_AT_SOURCE} "
-    if at_source in flags and sdp.names_other_family(description, source_ipv6):
-        return flags.replace(at_source, "")
-    return flags
 
 
 def end(call: str) -> str:

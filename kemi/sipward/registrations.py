@@ -30,7 +30,6 @@ _DEFAULT = 3600
 """Seconds, when a registrar does not say how long (RFC 3261, 10.2.1.1 leaves it to us)."""
 _INSTANCE = re.compile(r'\+sip\.instance\s*=\s*("[^"]*")', re.IGNORECASE)
 _FLOW_OF_INSTANCE = re.compile(r";\s*reg-id\s*=\s*(\d+)", re.IGNORECASE)
-_EXPIRES = re.compile(r";\s*expires\s*=\s*(\d+)", re.IGNORECASE)
 _SENT_BY = re.compile(r"SIP\s*/\s*2\.0\s*/\s*\w+\s+(\[[^\]]+\]|[^\s:;,]+)(?:\s*:\s*(\d+))?", re.IGNORECASE)
 
 
@@ -85,34 +84,29 @@ class Registrations:
     def answered(self, tenant: str, side: Side, flow: Endpoint, bound: Sequence[Bound]) -> int:
         """Keep what the registrar has answered 2xx: the phone's Contacts at this flow, or that it has none any more.
 
-        Returns for how many seconds the phone is registered now; 0 when it is not.
+        Returns for how many seconds it is registered there; 0 when it is not.
         """
-        seconds = self._seconds(bound)
-        if noted := self._sip.recall(_NAME):
-            self._keep(noted, tenant, side, flow, bound, seconds)
-        return seconds
-
-    def _keep(self, noted: str, tenant: str, side: Side, flow: Endpoint, bound: Sequence[Bound], seconds: int) -> None:
+        noted, seconds = self._sip.recall(_NAME), self._seconds(bound)
+        if not noted:
+            return seconds
         key, now = noted.removesuffix(_NEEDS_PING), int(time.time())
         if not seconds:
             self._sip.erase(FLOWS, key)
             self._sip.tell(FLOWS, key, "")
-            return
+            return 0
         seen = noted.endswith(_NEEDS_PING) or any((b.own.host, b.own.port) != (flow.host, flow.port) for b in bound)
         pinged = seen and side is Side.OUTSIDE and flow.transport == "udp"
         contacts = tuple(each.inner.uri for each in bound[:_CONTACTS_MAX])
         text = str(Registration(tenant, now + seconds, pinged, flow, contacts))
         self._sip.store_for(FLOWS, key, text, seconds)
         self._sip.tell(FLOWS, key, text)
+        return seconds
 
-    def _seconds(self, bound: Iterable[Bound]) -> int:
+    def _seconds(self, bound: Sequence[Bound]) -> int:
         """How long the longest of them lasts; 0 when there is none."""
-        times = [_EXPIRES.search(each.inner.params) for each in bound]
-        if not times:
-            return 0
-        said = self._sip.header("Expires").strip() if None in times else ""
-        default = int(said) if said.isdecimal() else _DEFAULT
-        return min(max(int(match[1]) if match else default for match in times), _LONGEST)
+        said = self._sip.header("Expires") if bound else ""
+        times = [each.inner.expires(said) for each in bound]
+        return min(max((_DEFAULT if seconds is None else seconds for seconds in times), default=0), _LONGEST)
 
 
 def _key(request: Request, tenant: str, contacts: Iterable[str]) -> str:

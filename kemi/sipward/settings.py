@@ -516,14 +516,14 @@ class Settings(BaseSettings):
         return self.state_dir / "table" / "ports.jsonl"
 
     @property
-    def phones_file(self) -> Path:
-        """What phones have shown of their media."""
-        return self.state_dir / "table" / "phones.jsonl"
-
-    @property
     def flows_file(self) -> Path:
         """Where the registered phones are."""
         return self.state_dir / "table" / "flows"
+
+    @property
+    def phones_file(self) -> Path:
+        """What phones have shown of their media."""
+        return self.state_dir / "table" / "phones.jsonl"
 
     @classmethod
     def settings_customise_sources(

@@ -83,6 +83,15 @@ def test_the_stand_in_for_a_lost_answer_has_no_media_and_no_address() -> None:
     assert media.REJECTED.endswith("\r\n")
 
 
+def test_a_phone_whose_streams_are_of_the_other_family_is_where_its_description_says() -> None:
+    description = "v=0\r\nc=IN IP4 203.0.113.30\r\nm=audio 4000 RTP/AVP 8\r\n"
+    for flags in (media.offer("c", Side.OUTSIDE, Side.SERVICE, False), media.answer("c", Side.OUTSIDE)):
+        assert media.by_description(flags, description, source_ipv6=False) == flags
+        assert media.by_description(flags, description, source_ipv6=True) == flags.replace("SIP-source-address ", "")
+    inner = media.answer("c", Side.SERVICE)
+    assert media.by_description(inner, description, source_ipv6=True) == inner
+
+
 KINDS = {Srtp.OFF: "RTP/AVP", Srtp.SDES: "RTP/SAVP", Srtp.DTLS: "UDP/TLS/RTP/SAVP"}
 DIALOG = Dialog("acme", PHONE, PBX, outer_srtp=Srtp.SDES, inner_srtp=Srtp.DTLS)
 
@@ -146,12 +155,3 @@ def test_the_terms_of_an_offer_are_its_receivers(again: bool, setting: str) -> N
 )
 def test_a_tenants_codecs_are_flags_where_order_alone_does_not_do(codecs: Codecs, expected: list[str]) -> None:
     assert [flag for flag in flags(Terms(codecs=codecs)) if flag.startswith("codec-")] == expected
-
-
-def test_a_phone_whose_streams_are_of_the_other_family_is_where_its_description_says() -> None:
-    description = "v=0\r\nc=IN IP4 203.0.113.30\r\nm=audio 4000 RTP/AVP 8\r\n"
-    for flags in (media.offer("c", Side.OUTSIDE, Side.SERVICE, False), media.answer("c", Side.OUTSIDE)):
-        assert media.by_description(flags, description, source_ipv6=False) == flags
-        assert media.by_description(flags, description, source_ipv6=True) == flags.replace("SIP-source-address ", "")
-    inner = media.answer("c", Side.SERVICE)
-    assert media.by_description(inner, description, source_ipv6=True) == inner

@@ -102,6 +102,34 @@ def test_a_description_with_nothing_inside_stays_as_it_is() -> None:
     assert sdp.cleared(OTHER, is_inner) == OTHER
 
 
+V4, V6, PRIVATE = "c=IN IP4 203.0.113.30", "c=IN IP6 2001:db8::30", "c=IN IP4 192.168.1.20"
+STREAM = "m=audio 4000 RTP/AVP 8"
+
+
+@pytest.mark.parametrize(
+    ("lines", "from_ipv4", "from_ipv6"),
+    [
+        ([V4, STREAM], False, True),
+        ([V6, STREAM], True, False),
+        ([V4, STREAM, V6], True, False),
+        ([V6, STREAM, V4], False, True),
+        ([V4, STREAM, STREAM, V6], False, False),
+        ([V4, STREAM, V6, STREAM, V6], True, False),
+        ([STREAM, V4], False, True),
+        ([PRIVATE, STREAM], False, False),
+        (["c=IN IP4 0.0.0.0", STREAM], False, False),
+        (["c=IN IP4 phone.example", STREAM], False, False),
+        (["c=IN IP6 fd00::7", STREAM], False, False),
+        ([V4], False, False),
+        ([], False, False),
+    ],
+)
+def test_streams_of_the_other_family(lines: list[str], from_ipv4: bool, from_ipv6: bool) -> None:
+    description = "\r\n".join(["v=0", *lines, ""])
+    assert sdp.names_other_family(description, ipv6=False) is from_ipv4
+    assert sdp.names_other_family(description, ipv6=True) is from_ipv6
+
+
 @pytest.mark.parametrize(
     ("lines", "kind"),
     [
@@ -139,31 +167,3 @@ def test_codecs_are_put_in_order_whether_they_are_mapped_or_not(ends: str, names
 def test_a_media_line_that_says_nothing_stays_as_it_is() -> None:
     for text in ("v=0\r\nm=audio\r\n", "v=0\r\nm=audio 4000\r\n", "v=0", "", "v=0\r\nm=audio 0 RTP/AVP"):
         assert sdp.ordered(text, ["PCMA"]) == text
-
-
-V4, V6, PRIVATE = "c=IN IP4 203.0.113.30", "c=IN IP6 2001:db8::30", "c=IN IP4 192.168.1.20"
-STREAM = "m=audio 4000 RTP/AVP 8"
-
-
-@pytest.mark.parametrize(
-    ("lines", "from_ipv4", "from_ipv6"),
-    [
-        ([V4, STREAM], False, True),
-        ([V6, STREAM], True, False),
-        ([V4, STREAM, V6], True, False),
-        ([V6, STREAM, V4], False, True),
-        ([V4, STREAM, STREAM, V6], False, False),
-        ([V4, STREAM, V6, STREAM, V6], True, False),
-        ([STREAM, V4], False, True),
-        ([PRIVATE, STREAM], False, False),
-        (["c=IN IP4 0.0.0.0", STREAM], False, False),
-        (["c=IN IP4 phone.example", STREAM], False, False),
-        (["c=IN IP6 fd00::7", STREAM], False, False),
-        ([V4], False, False),
-        ([], False, False),
-    ],
-)
-def test_streams_of_the_other_family(lines: list[str], from_ipv4: bool, from_ipv6: bool) -> None:
-    description = "\r\n".join(["v=0", *lines, ""])
-    assert sdp.names_other_family(description, ipv6=False) is from_ipv4
-    assert sdp.names_other_family(description, ipv6=True) is from_ipv6
