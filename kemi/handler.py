@@ -19,7 +19,7 @@ def mod_init() -> Callbacks:
 
     def follow_redis() -> None:
         # pydantic, redis-py and dnspython stay out of the workers.
-        from sipward import lookup, port_keeper, prober, render, rules, sync  # noqa: PLC0415
+        from sipward import ability_keeper, lookup, port_keeper, prober, render, rules, sync  # noqa: PLC0415
 
         settings, addresses = render.read(run)
         table = kamailio.Table()
@@ -27,7 +27,8 @@ def mod_init() -> Callbacks:
         look_up = lookup.Dns(settings.dns.servers, addresses.own)
         own_ports = settings.trunks.own_ports
         giving = port_keeper.PortKeeper(table, own_ports, settings.ports_file) if own_ports else None
-        sync.run(table, settings, rules.Rules.of(settings, addresses), look_up, asking, ports=giving)
+        phones = ability_keeper.AbilityKeeper(table, settings.phones_file)
+        sync.run(table, settings, rules.Rules.of(settings, addresses), look_up, asking, ports=giving, phones=phones)
 
     # What is loaded by now stays: the collector of garbage need not walk through it in every worker.
     gc.collect()

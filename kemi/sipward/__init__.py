@@ -17,6 +17,7 @@ In Kamailio's workers (no I/O, no OpenSSL, nothing to install):
 - `tokens`, `seal`  what rides sealed in a message and comes back
 - `passage`      what a transaction remembers
 - `ports`        which registration at a carrier has which of our ports
+- `abilities`    what phones have shown of their media
 - `edge`         the node as its workers see it
 - `live`         the entries of the live table, and how they are read
 - `peers`        carriers over TLS: which connection is theirs, with `x509`
@@ -33,7 +34,7 @@ In Kamailio's sync process (Redis to live table):
 - `keeper`       the values of one kind: whose claim it is, what is refused, what is withheld
 - `entries`      what to write into the live table, in order
 - `snapshot`     the last good table on disk
-- `port_keeper`  the same for the ports
+- `port_keeper`, `ability_keeper`  the same for what workers write, with `disk_copy`
 - `tenants`, `number_rules`, `trunks`  what a value may be, with `records` and `rules`
 - `resolver`, `lookup`  where the host names of trunks lead
 - `store`        the only module that speaks to Redis

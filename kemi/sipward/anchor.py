@@ -6,9 +6,11 @@ from types import ModuleType
 from sipward import media, sdp
 from sipward.decision import Relay, Request
 from sipward.edge import Edge
-from sipward.media import OFFERING
-from sipward.model import Side, Socket
+from sipward.live import Live
+from sipward.media import OFFERING, Terms
+from sipward.model import ANY_CODECS, Codecs, Side, Socket
 from sipward.passage import Passage
+from sipward.tokens import Dialog
 
 Log = Callable[[str, str, str], None]
 """Writes a line: event, reason, tenant."""
@@ -17,10 +19,14 @@ Log = Callable[[str, str, str], None]
 class Anchor:
     """The SDP changes of one worker."""
 
-    def __init__(self, sip: ModuleType, edge: Edge, log: Log) -> None:
-        """`sip`: the verbs of `sipward.kamailio`."""
+    def __init__(
+        self, sip: ModuleType, edge: Edge, live: Live, dialog_of: Callable[[Passage], Dialog | None], log: Log
+    ) -> None:
+        """`sip`: the verbs of `sipward.kamailio`; `dialog_of`: the dialog that a request was sent on in."""
         self._sip = sip
         self._edge = edge
+        self._live = live
+        self._dialog_of = dialog_of
         self._log = log
 
     def request(self, request: Request, relay: Relay, socket: Socket) -> bool:
@@ -29,11 +35,19 @@ class Anchor:
             return True
         call, dialog = name(request, relay), relay.dialog
         if request.method == "ACK" or (request.method == "PRACK" and dialog.late):
-            if not self._take(self._sip.media_answer, media.answer(call, request.side, dialog.fixed), relay.to):
+            flags = media.answer(call, request.side, dialog.fixed, self._ice(dialog.tenant, relay.to))
+            if not self._take(self._sip.media_answer, flags, relay.to):
                 self._reject(dialog.tenant)
             return True
-        flags = media.offer(call, request.side, relay.to, socket.is_ipv6, dialog.fixed)
-        return self._take(self._sip.media_offer, flags, relay.to)
+        terms = self._terms(dialog, relay.to, again=request.in_dialog)
+        flags = media.offer(call, request.side, relay.to, socket.is_ipv6, dialog.fixed, terms)
+        return self._take(self._sip.media_offer, flags, relay.to, terms.codecs)
+
+    def offer_again(self, passage: Passage, dialog: Dialog, socket: Socket) -> bool:
+        """Take the offer of a failed request through rtpengine once more, for whom `dialog` leads to now."""
+        terms = self._terms(dialog, passage.to)
+        flags = media.offer(passage.media, passage.origin, passage.to, socket.is_ipv6, passage.fixed, terms)
+        return self._take(self._sip.media_offer, flags, passage.to, terms.codecs)
 
     def reply(self, method: str, status: int, passage: Passage, back: Socket) -> None:
         """Take a reply's SDP through rtpengine, or off."""
@@ -46,10 +60,14 @@ class Anchor:
                 sip.remove_body()
             return
         if passage.has_offer:
-            taken = self._take(sip.media_answer, media.answer(passage.media, passage.to, passage.fixed), passage.origin)
+            ice = self._ice(passage.tenant, passage.origin)
+            flags = media.answer(passage.media, passage.to, passage.fixed, ice)
+            taken = self._take(sip.media_answer, flags, passage.origin)
         else:
-            flags = media.offer(passage.media, passage.to, passage.origin, back.is_ipv6, passage.fixed)
-            taken = self._take(sip.media_offer, flags, passage.origin)
+            dialog = self._dialog_of(passage)
+            terms = self._terms(dialog, passage.origin) if dialog else media.PLAIN
+            flags = media.offer(passage.media, passage.to, passage.origin, back.is_ipv6, passage.fixed, terms)
+            taken = self._take(sip.media_offer, flags, passage.origin, terms.codecs)
         if taken:
             return
         if status < 200:
@@ -72,10 +90,24 @@ class Anchor:
         """Give back the ports that the sender of the running BYE has in a call; it may have none."""
         self._sip.media_delete(media.end_of_one(call))
 
-    def _take(self, command: Callable[[str, str], str | None], flags: str, receiver: Side) -> bool:
+    def _terms(self, dialog: Dialog, receiver: Side, again: bool = False) -> Terms:
+        """What an offer to one end of a dialog is to be; `again`: it has had one."""
+        return media.terms(dialog, self._live.named(dialog.tenant), receiver, again)
+
+    def _ice(self, name: str, receiver: Side) -> bool:
+        """Whether ICE that an end of a tenant's call has offered is answered."""
+        return receiver is not Side.SERVICE and media.does_ice(self._live.named(name))
+
+    def _take(
+        self, command: Callable[[str, str], str | None], flags: str, receiver: Side, codecs: Codecs = ANY_CODECS
+    ) -> bool:
         sip = self._sip
         kind, body = sip.content_type(), sip.body()
-        taken = command(flags, sdp.find(kind, body))
+        description = sdp.find(kind, body)
+        if codecs.names:
+            # Before rtpengine adds those that it would have to transcode: they come last.
+            description = sdp.ordered(description, codecs.names)
+        taken = command(flags, description)
         if taken is None:
             return False
         if receiver is not Side.SERVICE and self._edge.names_inside(taken):

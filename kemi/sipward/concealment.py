@@ -59,7 +59,7 @@ class Concealment:
         self._replace_contacts(bind)
 
     def outer_call_id(self, call_id: str) -> str:
-        """The Call-ID shown outside for one that holds an inner address; always the same for the same one."""
+        """Another Call-ID, shown outside for one that holds an inner address; always the same for the same one."""
         return f"{MARK}{self._sealer.seal(_CALL_ID_KIND, call_id.encode())}"
 
     def inner_call_id(self, call_id: str) -> str:
@@ -159,6 +159,16 @@ class Concealment:
         """Hide what a registrar's reply says of the inside, and give the phone at `flow` its own Contacts back."""
         self._replace_contacts(lambda uri: self._unbind(uri, flow))
         self._sweep_reply(tenant, dropped)
+
+    def expires(self, flow: Endpoint) -> int:
+        """For how many seconds a registrar's reply says that the phone at `flow` is registered; 0 when it is not."""
+        default, found = self._sip.header("Expires"), 0
+        for value in (value for text in self._sip.contacts() for value in name_addrs(text)):
+            uri = parse(value.uri)
+            binding = Binding.of(self._sealer, uri) if uri else None
+            if binding and binding.flow == flow:
+                found = max(found, value.expires(default) or 0)
+        return found
 
     def registered_outside(self, tenant: str, trunk: str) -> None:
         """Give an instance that has registered at a carrier its own Contacts back, and nobody else's."""

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from sipward import headers, sips
+from sipward.abilities import Abilities
 from sipward.anchor import Anchor, name
 from sipward.concealment import Concealment
 from sipward.decision import NO_DIALOG, Answer, Decision, Relay, Request
@@ -38,6 +39,9 @@ INTRODUCED = frozenset({"INVITE", "REGISTER"})
 
 TIMER_F = 32_000
 """Milliseconds that a request other than INVITE may take (RFC 3261, 17.1.2.2)."""
+
+NOT_ACCEPTABLE = 488
+"""What who is called says of an offer with nothing in it for it (RFC 3261, 21.4.26)."""
 
 ENDED = frozenset({408, 481})
 """Refusals of a BYE after which there is no dialog either (RFC 3261, 12.2.1.2, 15.1.1)."""
@@ -79,11 +83,14 @@ class Flow:
         self._router = Router(edge, self._sealer, self._live)
         self._conceal = Concealment(sip, edge, self._sealer, self._domain)
         self._routes = RouteSet(sip, edge, self._conceal)
-        self._anchor = Anchor(sip, edge, self._log)
+        self._anchor = Anchor(sip, edge, self._live, self._dialog, self._log)
         self._limiter = Limiter(sip)
         self._ports = Ports(sip, edge.own_ports)
+        self._abilities = Abilities(sip, self._live)
         self._peers = Peers(sip, self._sealer, self._live)
-        self._failover = Failover(sip, edge, self._sealer, self._live, self._peers, self._log)
+        self._failover = Failover(
+            sip, edge, self._sealer, self._live, self._peers, self._conceal, self._anchor, self._log
+        )
 
     # --- requests ------------------------------------------------------------------------------------------------
 
@@ -289,6 +296,7 @@ class Flow:
             holds=bool(relay.holder),
             secure=relay.targets[0].transport == "tls",
             leaves=bool(relay.holder) and is_removal(self._sip.contacts(), self._sip.header("Expires")),
+            teaches=self._abilities.teaches(request, relay.dialog),
         ).remember(self._sip)
 
     def _cancel(self) -> None:
@@ -332,6 +340,7 @@ class Flow:
             self._anchor.keep_out()
         else:
             self._anchor.reply(method, status, passage, back)
+            self._learn(status, passage)
         self._routes.turn(passage, back)
         if passage.holds and 200 <= status < 300 and (dialog := self._dialog(passage)):
             self._ports.answered(dialog.port, passage.leaves)
@@ -340,11 +349,23 @@ class Flow:
         if passage.to is not Side.SERVICE:
             self._reply_from_outside(method, passage, back)
         elif method == "REGISTER":
-            dialog = self._dialog(passage)
-            self._conceal.registered(passage.tenant, dialog.outer if dialog else None, dropped)
+            self._registered(status, passage, dropped)
         else:
             self._conceal.reply(status, passage.origin, passage.tenant, back, dropped)
         return None
+
+    def _learn(self, status: int, passage: Passage) -> None:
+        """What an answered call has shown of a phone: of its own offer, or of what it has taken from us."""
+        if (passage.teaches or passage.again) and 200 <= status < 300 and (dialog := self._dialog(passage)):
+            self._abilities.learn(dialog.tenant, dialog.outer, dialog.outer_srtp)
+
+    def _registered(self, status: int, passage: Passage, dropped: frozenset[str]) -> None:
+        """A registrar has answered a phone."""
+        dialog = self._dialog(passage)
+        flow = dialog.outer if dialog else None
+        if flow and 200 <= status < 300 and self._abilities.knows(passage.tenant, flow):
+            self._abilities.keep(passage.tenant, flow, self._conceal.expires(flow))
+        self._conceal.registered(passage.tenant, flow, dropped)
 
     def _reply_from_outside(self, method: str, passage: Passage, back: Socket) -> None:
         self._conceal.restore_vias()
@@ -395,6 +416,8 @@ class Flow:
         if sip.is_cancelled():
             self._end_call(passage)
             return
+        if status == NOT_ACCEPTABLE and self._failover.offer_otherwise(passage):
+            return
         broken = self._failover.is_broken(passage, status, silent)
         if broken and self._failover.go_on(passage, "silent" if silent else str(status)):
             return
@@ -421,7 +444,7 @@ class Flow:
             self._sip.leave(each)
 
     def _dialog(self, passage: Passage) -> Dialog | None:
-        return Dialog.open(self._sealer, passage.dialog, passage.call_id)
+        return Dialog.open(self._sealer, passage.shown, passage.call_id)
 
     # --- small things --------------------------------------------------------------------------------------------
 

@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import KSR
-from sipward import icmp
+from sipward import icmp, sdp
 from sipward.decision import Request
 from sipward.live import HEALTH, RESTING
-from sipward.model import Endpoint, Side, Socket
+from sipward.model import Endpoint, Side, Socket, Srtp
 from sipward.uri import Uri, parse, split_list
 
 _COUNTERS = "counters"
 _LOCK = "lock"
 """The key whose slot in a table is locked for the whole of it."""
+_READER = "reader"
+"""The name of the iterator that reads a whole table."""
 _SDP = "$var(sdp)"
 """Where rtpengine's module reads a description and writes what it became (kamailio.cfg)."""
 
@@ -44,26 +46,28 @@ def received_on() -> int:
 
 def request(side: Side, sender: Endpoint, own_route: Uri | None, call_id: str) -> Request | None:
     """The facts that routing looks at; None when the Request-URI is neither a SIP nor a tel URI."""
-    uri = parse(KSR.kx.get_ruri() or "", tel=True)
-    if uri is None:
+    target = parse(uri(), tel=True)
+    if target is None:
         return None
+    name, described = method(), has_sdp()
     in_dialog = KSR.siputils.has_totag() > 0
-    inner = side is Side.SERVICE
+    inner, invites = side is Side.SERVICE, name == "INVITE"
     return Request(
-        method=method(),
+        method=name,
         side=side,
         source=sender,
         call_id=call_id,
-        uri=uri,
+        uri=target,
         caller=None if in_dialog else parse(KSR.kx.get_furi() or ""),
         callee=None if in_dialog else parse(KSR.kx.get_turi() or ""),
         contact_port=_port(KSR.kx.get_cturi() or "") if inner else 0,
         via_port=int(KSR.pv.get("$via0(port)") or 5060) if inner else 0,
         route=own_route,
         in_dialog=in_dialog,
-        has_sdp=has_sdp(),
-        media=crc32((KSR.hdr.get("Via") or "").encode()) if method() == "INVITE" else 0,
+        has_sdp=described,
+        media=crc32((KSR.hdr.get("Via") or "").encode()) if invites else 0,
         header=header,
+        srtp=sdp.srtp(body()) if described and invites and not in_dialog else Srtp.OFF,
     )
 
 
@@ -117,6 +121,11 @@ def content_type() -> str:
 def body() -> str:
     """The body, to the end of the datagram when no Content-Length ends it (RFC 3261, 18.3)."""
     return KSR.pv.get("$rb") or ""
+
+
+def uri() -> str:
+    """The Request-URI; of a failed request, as its transaction began with it."""
+    return KSR.kx.get_ruri() or ""
 
 
 def status() -> int:
@@ -186,7 +195,7 @@ def remove_body() -> None:
 
 def renew_uri() -> None:
     """Set the Request-URI to what it is: in a failure route tm sends only to a URI that was set there."""
-    KSR.seturi(KSR.kx.get_ruri() or "")
+    KSR.seturi(uri())
 
 
 def aim(target: Endpoint, socket: int) -> None:
@@ -388,15 +397,15 @@ def recall(name: str) -> str:
     return value or ""
 
 
-def media_offer(flags: str, sdp: str) -> str | None:
+def media_offer(flags: str, description: str) -> str | None:
     """Have rtpengine take an offer; returns what it became, None when rtpengine could not."""
-    KSR.pv.sets(_SDP, sdp)
+    KSR.pv.sets(_SDP, description)
     return KSR.pv.get(_SDP) if _done(KSR.rtpengine.rtpengine_offer(flags)) else None
 
 
-def media_answer(flags: str, sdp: str) -> str | None:
+def media_answer(flags: str, description: str) -> str | None:
     """Have rtpengine take an answer; returns what it became, None when rtpengine could not."""
-    KSR.pv.sets(_SDP, sdp)
+    KSR.pv.sets(_SDP, description)
     return KSR.pv.get(_SDP) if _done(KSR.rtpengine.rtpengine_answer(flags)) else None
 
 
@@ -475,6 +484,11 @@ def store(table: str, key: str, value: str) -> None:
     KSR.htable.sht_sets(table, key, value)
 
 
+def store_for(table: str, key: str, value: str, seconds: int) -> None:
+    """Write an entry of shared memory that is gone after so many seconds."""
+    KSR.htable.sht_setxs(table, key, value, seconds)
+
+
 def erase(table: str, key: str) -> None:
     """Remove an entry of shared memory, if it is there."""
     KSR.htable.sht_rm(table, key)
@@ -517,9 +531,23 @@ class Table:
         """Write an entry."""
         KSR.htable.sht_sets(table, key, value)
 
+    def set_for(self, table: str, key: str, value: str, seconds: int) -> None:
+        """Write an entry that is gone after so many seconds."""
+        store_for(table, key, value, seconds)
+
     def remove(self, table: str, key: str) -> None:
         """Remove an entry, if it is there."""
         KSR.htable.sht_rm(table, key)
+
+    def all(self, table: str) -> dict[str, str]:
+        """Read a whole table of texts, one slot after the other: each is locked while it is read."""
+        found: dict[str, str] = {}
+        if KSR.htable.sht_iterator_start(_READER, table) < 0:
+            return found
+        while KSR.htable.sht_iterator_next(_READER) >= 0:
+            found[KSR.pv.getw(f"$shtitkey({_READER})")] = KSR.pv.getw(f"$shtitval({_READER})")
+        KSR.htable.sht_iterator_end(_READER)
+        return found
 
 
 def _now() -> str:

@@ -23,7 +23,7 @@ from ipaddress import AddressValueError, IPv6Address, ip_network
 from typing import NamedTuple
 
 from sipward import numbers
-from sipward.model import Endpoint, Instance, Limits, Proof, Tenant, Trunk
+from sipward.model import Codecs, Endpoint, Instance, Limits, Proof, Srtp, Tenant, Trunk
 
 TABLE = "routes"
 """The htable with the keys above."""
@@ -43,6 +43,9 @@ PREFIXES_KEY = "prefixes"
 HEALTH_KEY = "health"
 """The key in STATE; its value is the JSON object that `health` publishes."""
 
+SRTP = "srtp"
+"""The htable that says what phones have shown of their media, where it is not what their transport lets expect."""
+
 HEALTH = "health"
 """The htable with the key `str(Endpoint)` for each instance that must not be called now."""
 
@@ -59,6 +62,9 @@ PEERS_KEY = "peers"
 
 PORTS = "ports"
 """The htable that says which registration at a carrier has which of our ports."""
+
+CHANGED = "changed"
+"""The key in PORTS and SRTP whose value is another text after each change that is worth keeping on disk."""
 
 
 class Found(NamedTuple):
@@ -120,6 +126,11 @@ class Live:
         """Whether a trunk's target has just failed."""
         return self._get(RESTING, str(end)) is not None
 
+    def srtp(self, tenant: str, flow: Endpoint) -> Srtp:
+        """What the phone at the end of a flow is to be offered: what it has shown, else what its transport says."""
+        shown = self._get(SRTP, flow_key(tenant, flow))
+        return Srtp(shown) if shown else expected(flow)
+
     def connection(self, trunk: str, end: Endpoint) -> int:
         """The id of the TLS connection to a trunk's target that has proven to be the carrier; 0 when there is none."""
         number, *trunks = (self._get(PEERS, str(end)) or "0").split()
@@ -170,6 +181,16 @@ def trunk_key(name: str) -> str:
     return f"%{name}"
 
 
+def flow_key(tenant: str, flow: Endpoint) -> str:
+    """Make the key of a phone's flow."""
+    return f"{tenant} {flow}"
+
+
+def expected(flow: Endpoint) -> Srtp:
+    """What a phone is taken to do that has shown nothing: keys in an SDP are safe where the signalling is."""
+    return Srtp.SDES if flow.transport == "tls" else Srtp.OFF
+
+
 def source_key(transport: str, network: str) -> str:
     """Make the key of a trunk's source: a network with its prefix length, in its shortest spelling."""
     return f"%{transport}:{network}"
@@ -212,7 +233,7 @@ def _ipv6_key(host: str) -> str:
 def encode(tenant: Tenant) -> str:
     """Write a tenant as one entry's text."""
     instances = [
-        [i.endpoint.transport, i.endpoint.host, i.endpoint.port, i.weight, i.priority, int(i.drain)]
+        [i.endpoint.transport, i.endpoint.host, i.endpoint.port, i.weight, i.priority, int(i.drain), i.srtp]
         for i in tenant.instances
     ]
     return _compact([*tenant._replace(instances=()), instances])
@@ -221,15 +242,20 @@ def encode(tenant: Tenant) -> str:
 @lru_cache(maxsize=4096)
 def decode(entry: str) -> Tenant:
     """Read a tenant's text. Cached by the text itself, so an edit needs no invalidation."""
-    name, _, redirect, domain, policy, identity, limits, instances = json.loads(entry)
+    name, _, redirect, domain, policy, identity, limits, ice, codecs, instances = json.loads(entry)
+    codec_names, *codec_marks = codecs
     return Tenant(
         name,
-        tuple(Instance(Endpoint(t, host, port), w, p, bool(drain)) for t, host, port, w, p, drain in instances),
+        tuple(
+            Instance(Endpoint(t, host, port), w, p, bool(d), Srtp(srtp)) for t, host, port, w, p, d, srtp in instances
+        ),
         redirect,
         domain,
         policy,
         identity,
         Limits(*limits),
+        ice,
+        Codecs(tuple(codec_names), *codec_marks),
     )
 
 
@@ -241,9 +267,9 @@ def encode_trunk(trunk: Trunk) -> str:
 @lru_cache(maxsize=4096)
 def decode_trunk(entry: str) -> Trunk:
     """Read a trunk's text."""
-    name, tenants, targets, number, media, identity, limits, own_port, proof = json.loads(entry)
+    name, tenants, targets, number, media, identity, limits, own_port, srtp, proof = json.loads(entry)
     ends = tuple(Endpoint(*target) for target in targets)
-    trunk = Trunk(name, tuple(tenants), ends, number, media, identity, Limits(*limits), own_port)
+    trunk = Trunk(name, tuple(tenants), ends, number, media, identity, Limits(*limits), own_port, Srtp(srtp))
     if not proof:
         return trunk
     names, fingerprints, profile = proof

@@ -11,7 +11,8 @@ import sys
 import sysconfig
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from socket import AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, SocketKind, socket
+from pathlib import Path
+from socket import AF_INET, AF_INET6, AF_UNIX, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, SocketKind, socket
 from typing import Any, TextIO
 
 from sipward import certificate_report, live, reload, render, rpc, tls
@@ -325,8 +326,14 @@ def _redis(settings: Settings) -> Component:
         "redis",
         [_program("redis-server"), str(render.run_dir(settings) / "redis.conf")],
         settings.state_dir / "log" / "redis.log",
-        settings.redis_socket.exists,
+        lambda: _is_listened_at(settings.redis_socket),
     )
+
+
+def _is_listened_at(path: Path) -> bool:
+    """Whether somebody takes connections there: a socket has its name a moment before."""
+    with socket(AF_UNIX, SOCK_STREAM) as trial:
+        return trial.connect_ex(str(path)) == 0
 
 
 def _program(name: str) -> str:

@@ -1,7 +1,9 @@
 """Session descriptions as text: found in a body, put back into it, cleared of what rtpengine leaves (RFC 8866)."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+
+from sipward.model import Srtp
 
 _BOUNDARY = re.compile(r'boundary\s*=\s*(?:"([^"]+)"|([^\s;]+))', re.IGNORECASE)
 _IS_SDP = re.compile(r"^content-type\s*:\s*application/sdp\b|^c\s*:\s*application/sdp\b", re.IGNORECASE | re.MULTILINE)
@@ -55,3 +57,33 @@ def _part(content_type: str, body: str) -> tuple[int, int] | None:
             return head + 4, end - 2 if body[end - 4 : end] == "\r\n\r\n" else end
         start = end
     return None
+
+
+def srtp(description: str) -> Srtp:
+    """How a description offers its media: as SRTP when any of it is, SDES before DTLS."""
+    if "\na=crypto:" in description:
+        return Srtp.SDES
+    return Srtp.DTLS if "\na=fingerprint:" in description and "SAVP" in description else Srtp.OFF
+
+
+def ordered(description: str, names: Sequence[str]) -> str:
+    """A description whose audio has these codecs first, in this order (RFC 3264, 5.1: the first is preferred)."""
+    places = {name.lower(): place for place, name in enumerate(names)}
+    first, *sections = description.split("\nm=")
+    return "\nm=".join([first, *(_ordered(section, places) for section in sections)])
+
+
+def _ordered(section: str, places: Mapping[str, int]) -> str:
+    """A media section, without its `m=`."""
+    line = _AUDIO.match(section)
+    if line is None:
+        return section
+    codecs = _STATIC | {number: name.lower() for number, name in _RTPMAP.findall(section)}
+    types = sorted(line[2].split(), key=lambda number: places.get(codecs.get(number, ""), len(places)))
+    return f"{line[1]}{' '.join(types)}{section[line.end() :]}"
+
+
+_AUDIO = re.compile(r"(audio \S+ \S+ )(\d+(?: \d+)*)")
+_RTPMAP = re.compile(r"^a=rtpmap:(\d+) ([^/\s]+)", re.MULTILINE)
+_STATIC = {"0": "pcmu", "3": "gsm", "8": "pcma", "9": "g722", "18": "g729"}
+"""Payload types that need no rtpmap (RFC 3551, 6)."""

@@ -509,6 +509,11 @@ class Settings(BaseSettings):
         """Which registration has which port to itself."""
         return self.state_dir / "table" / "ports.jsonl"
 
+    @property
+    def phones_file(self) -> Path:
+        """What phones have shown of their media."""
+        return self.state_dir / "table" / "phones.jsonl"
+
     @classmethod
     def settings_customise_sources(
         cls,

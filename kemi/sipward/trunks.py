@@ -11,9 +11,20 @@ from pydantic import Field, StrictBool, StrictStr, ValidationInfo, field_validat
 from sipward import live, problems
 from sipward.hosts import Network, is_host_name, parse_address
 from sipward.live import domain_key
-from sipward.model import Endpoint, Proof, Trunk
+from sipward.model import Endpoint, Proof, Srtp, Trunk
 from sipward.problems import refuse
-from sipward.records import NO_LIMITS, Description, Kind, LimitsValue, Value, check_name, distinct, is_name, validated
+from sipward.records import (
+    NO_LIMITS,
+    Description,
+    Kind,
+    LimitsValue,
+    SrtpName,
+    Value,
+    check_name,
+    distinct,
+    is_name,
+    validated,
+)
 from sipward.resolver import Name
 from sipward.rules import Rules
 
@@ -82,6 +93,7 @@ class TrunkValue(Value):
     identity: Literal["pass", "remove"] = "remove"
     limits: LimitsValue = NO_LIMITS
     own_port: StrictBool = False
+    srtp: SrtpName = "off"
     hosts: Annotated[tuple[StrictStr, ...], Field(max_length=100)] = ()
     description: Description = ""
 
@@ -169,7 +181,16 @@ class TrunkRecord:
         limits = value.limits.to_limits()
         proof = self._proof(targets) if value.transport == "tls" else None
         return Trunk(
-            self.name, value.tenants, targets, value.number, value.media, value.identity, limits, value.own_port, proof
+            self.name,
+            value.tenants,
+            targets,
+            value.number,
+            value.media,
+            value.identity,
+            limits,
+            value.own_port,
+            Srtp(value.srtp),
+            proof,
         )
 
     def to_json(self) -> str:

@@ -123,8 +123,8 @@ def test_a_phones_call_is_told_with_its_side_sockets_instances_and_media() -> No
         "uri": "sip:100@acme.example",
         "socket": "udp:10.5.4.1:5060",
         "media": "direction=outside direction=service address-family=IP4 SIP-source-address "
-        "endpoint-learning=heuristic strict-source replace-origin replace-session-connection RTP/AVP ICE=remove "
-        "rtcp-mux-demux",
+        "endpoint-learning=heuristic strict-source replace-origin replace-session-connection rtcp-mux-demux "
+        "OSRTP-accept SDES-pad RTP/AVP ICE=remove reject-ICE",
         "down": [],
     }
 

@@ -3,6 +3,7 @@
 import pytest
 
 from sipward import sdp
+from sipward.model import Srtp
 
 SDP = "v=0\r\no=- 1 1 IN IP4 10.5.4.11\r\ns=-\r\nc=IN IP4 10.5.4.11\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n"
 OTHER = "v=0\r\nm=audio 9 RTP/AVP 8\r\n"
@@ -99,3 +100,42 @@ def test_all_lines_are_cleared_and_their_order_stays() -> None:
 
 def test_a_description_with_nothing_inside_stays_as_it_is() -> None:
     assert sdp.cleared(OTHER, is_inner) == OTHER
+
+
+@pytest.mark.parametrize(
+    ("lines", "kind"),
+    [
+        (["m=audio 4000 RTP/AVP 0"], Srtp.OFF),
+        (["m=audio 4000 RTP/SAVP 0", "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:x"], Srtp.SDES),
+        (["m=audio 4000 RTP/AVP 0", "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:x"], Srtp.SDES),
+        (["m=audio 4000 RTP/SAVP 0", "a=fingerprint:sha-256 4A", "a=crypto:1 X inline:x"], Srtp.SDES),
+        (["a=fingerprint:sha-256 4A", "m=audio 4000 UDP/TLS/RTP/SAVPF 0"], Srtp.DTLS),
+        (["a=fingerprint:sha-256 4A", "m=audio 4000 RTP/AVP 0"], Srtp.OFF),
+        (["m=audio 4000 RTP/AVP 0", "a=x-crypto:no"], Srtp.OFF),
+    ],
+)
+@pytest.mark.parametrize("ends", ["\r\n", "\n"])
+def test_what_a_description_offers(ends: str, lines: list[str], kind: Srtp) -> None:
+    assert sdp.srtp(ends.join(["v=0", *lines, ""])) is kind
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["PCMA"], "8 0 96 101"),
+        (["opus", "pcma"], "96 8 0 101"),
+        (["G729"], "0 8 96 101"),
+        (["telephone-event", "PCMU"], "101 0 8 96"),
+    ],
+)
+@pytest.mark.parametrize("ends", ["\r\n", "\n"])
+def test_codecs_are_put_in_order_whether_they_are_mapped_or_not(ends: str, names: list[str], expected: str) -> None:
+    video = ["m=video 4002 RTP/AVP 97 96", "a=rtpmap:96 VP8/90000"]
+    mapped = ["a=rtpmap:96 opus/48000/2", "a=rtpmap:101 telephone-event/8000"]
+    text = ends.join(["v=0", "t=0 0", "m=audio 4000 RTP/AVP 0 8 96 101", *mapped, *video, ""])
+    assert sdp.ordered(text, names) == text.replace("AVP 0 8 96 101", f"AVP {expected}")
+
+
+def test_a_media_line_that_says_nothing_stays_as_it_is() -> None:
+    for text in ("v=0\r\nm=audio\r\n", "v=0\r\nm=audio 4000\r\n", "v=0", "", "v=0\r\nm=audio 0 RTP/AVP"):
+        assert sdp.ordered(text, ["PCMA"]) == text

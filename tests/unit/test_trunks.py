@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sipward import live
-from sipward.model import Endpoint, Limits, Trunk
+from sipward.model import Endpoint, Limits, Srtp, Trunk
 from sipward.records import RecordError
 from sipward.resolver import Name
 from sipward.rules import Rules
@@ -68,6 +68,11 @@ def test_a_full_value_becomes_a_trunk() -> None:
 def test_what_is_left_out_has_the_documented_default() -> None:
     trunk = parse("carrier", value(), RULES).to_trunk()
     assert trunk == Trunk("carrier", ("acme",), (Endpoint("udp", "198.51.100.5", 5060),))
+
+
+@pytest.mark.parametrize("srtp", Srtp)
+def test_what_a_carrier_is_offered_comes_through_the_live_table(srtp: Srtp) -> None:
+    assert live.decode_trunk(parse("carrier", value(srtp=srtp), RULES).entries["%carrier"]).srtp is srtp
 
 
 def test_a_trunk_asks_for_own_ports_over_udp_alone() -> None:
@@ -226,6 +231,7 @@ def test_an_address_may_not_be(address: str, told: str) -> None:
         ({"transport": "tls", "tls": {"ca": "/x"}}, "tls.ca: unknown, no such field"),
         ({"number": "From"}, 'number = "From"'),
         ({"media": "none"}, 'media = "none"'),
+        ({"srtp": "on"}, 'srtp = "on"'),
         ({"identity": "keep"}, 'identity = "keep"'),
         ({"limits": {"calls": -1}}, "limits.calls = -1: must be 0 to 100000"),
         ({"limits": {"calls_per_second": 100001}}, "limits.calls_per_second = 100001: must be 0 to 100000"),

@@ -56,6 +56,7 @@ def add(
     own_port: Annotated[
         bool, typer.Option("--own-port", help="Each registration there has a port to itself ([trunks] own_ports).")
     ] = False,
+    srtp: Annotated[str, typer.Option(help="What it is offered: off (plain RTP), sdes or dtls.")] = "off",
     tls_name: Annotated[
         str, typer.Option(help="Over TLS: whose its certificate is, when not that of the host name in --address.")
     ] = "",
@@ -82,6 +83,7 @@ def add(
         "identity": identity,
         "limits": limits(calls, call_rate, registration_rate),
         "own_port": own_port,
+        "srtp": srtp,
         "tls": {"name": tls_name, "fingerprints": fingerprint or [], "profile": profile}
         if tls_name or fingerprint or profile
         else None,
