@@ -27,7 +27,6 @@ from sipward.routeset import Routes, RouteSet
 from sipward.routing import Router
 from sipward.seal import Sealer
 from sipward.tokens import PARAM, Dialog
-from sipward.uri import Uri
 
 DONE = 1
 """What a callback returns to Kamailio: any integer does, None does not."""
@@ -204,7 +203,7 @@ class Flow:
         elif not self._conceal.request(request, relay, socket, shown):
             self._limiter.withdraw(request.method, relay.charges)
             return None
-        onward = relay.uri or (sips.own(request.uri) if outwards else self._dialled(request, target))
+        onward = relay.uri or (sips.own(request.uri) if outwards else request.uri)
         if onward is not request.uri or request.strict:
             sip.set_uri(onward)
         if routes.present:
@@ -225,10 +224,6 @@ class Flow:
             return None
         self._remember(request, relay, sealed, shown if outwards else seen.call_id, seen.back)
         return self._send(request, relay)
-
-    def _dialled(self, request: Request, target: Endpoint) -> Uri:
-        """The Request-URI of an instance's request: in a dialog it is the instance's own, whatever it is."""
-        return request.uri if request.in_dialog else sips.plain(request.uri, target)
 
     def _introduce(self, request: Request, relay: Relay) -> None:
         """Tell an instance where a request really comes from, and nothing that the sender made up."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from sipward import sips
 from sipward.balance import ordered
 from sipward.decision import (
     ALL_DOWN,
@@ -157,6 +158,7 @@ class Inward:
         if trunk:
             dialog = dialog._replace(trunk=trunk.name, fixed=trunk.media == "fixed")
             asserts = trunk.identity == "pass"
+        uri = uri or sips.plain(request.uri, targets[0])
         return Relay(Side.SERVICE, targets, dialog, uri, tenant.redirect, asserts, rule, charged)
 
     def _outer_srtp(self, request: Request, tenant: Tenant, trunk: Trunk | None) -> Srtp:

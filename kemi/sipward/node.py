@@ -395,7 +395,9 @@ def _carriers_state(settings: Settings, runs: bool) -> dict[str, Any]:
     """Whether all carriers over TLS have shown who they are; with the reasons why the first few are doubted."""
     if not runs:
         return {"state": "down", "detail": "not asked yet"}
-    slots = _ask(lambda: rpc.kamailio(render.run_dir(settings), "htable.dump", live.PEERS)) or []
+    slots = _ask(lambda: rpc.kamailio(render.run_dir(settings), "htable.dump", live.PEERS))
+    if slots is None:
+        return {"state": "down", "detail": "does not answer"}
     known = {str(item["name"]): str(item["value"]) for slot in slots for item in slot["slot"]}
     doubts = {name[1:]: why for name, why in sorted(known.items()) if name.startswith("!")}
     if not doubts:

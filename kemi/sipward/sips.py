@@ -11,9 +11,9 @@ MARK = "sw-sips"
 """The URI parameter of a Contact that was a sips URI."""
 
 
-def plain(uri: Uri, target: Endpoint) -> Uri:
-    """A Request-URI as `target` understands it."""
-    return uri._replace(scheme="sip") if uri.scheme == "sips" and target.transport != "tls" else uri
+def plain(uri: Uri, target: Endpoint) -> Uri | None:
+    """A Request-URI as `target` understands it, if that is another one."""
+    return uri._replace(scheme="sip") if uri.scheme == "sips" and target.transport != "tls" else None
 
 
 def marked(uri: Uri) -> Uri:
