@@ -12,6 +12,7 @@ from rich.table import Table
 
 from bench.edits import milliseconds
 from bench.figures import SCENARIOS, Cost, cost, percentiles
+from bench.keepalive import keepalive
 from bench.rig import rig
 from bench.scale import Rows, loaded, starts_and_edits
 
@@ -39,15 +40,27 @@ def main(quick: bool = False, output: Path | None = None) -> int:
         scale = starts_and_edits()
         more = statistics.median(costs[-1].sipward) / statistics.median(costs[0].sipward)
         scale.append(("a call costs, against one with one tenant", f"{more:.2f}"))
+    console.print("measuring: flows that are kept alive ...")
+    kept = keepalive(10 if quick else 60)
     console.print(_table(costs))
     for what, figure in scale:
         console.print(f"with 100,000 tenants, 200,000 instances, 1,000,000 numbers: {what}: {figure}")
     for tenants, (p50, p99) in edits.items():
         console.print(f"an edit in Redis is live, with {tenants} other tenants: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+    console.print(kept.text)
     console.print(f"load average {os.getloadavg()[0]:.1f}; steal {_steal():.1f} % since the machine started")
     if output:
         output.write_text(
-            json.dumps({"cost": [_as_json(c) for c in costs], "edit_ms": edits, "scale": dict(scale)}, indent=2) + "\n"
+            json.dumps(
+                {
+                    "cost": [_as_json(c) for c in costs],
+                    "edit_ms": edits,
+                    "scale": dict(scale),
+                    "keepalive": kept.shares,
+                },
+                indent=2,
+            )
+            + "\n"
         )
     return 1 if any(c.failed for c in costs) else 0
 

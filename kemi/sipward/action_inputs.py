@@ -170,6 +170,12 @@ class AvailableInterfaces(_Closed):
     excluded_families: tuple[Literal["inet", "inet6"], ...] = ()
 
 
+class CertificateChanged(Input):
+    """The names of a certificate that has changed; a wildcard as `*.example.org`."""
+
+    names: tuple[Annotated[StrictStr, AfterValidator(str.lower)], ...]
+
+
 def validated[I: Input](form: type[I], value: object) -> I:
     """Check an input. Raises InputError, a problem for each field."""
     try:

@@ -2,16 +2,18 @@
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import Any
 
 from tomlkit import TOMLDocument
 
-from sipward import addresses, configuration, interfaces, settings
+from sipward import addresses, certificate_names, configuration, interfaces, settings
 from sipward.action_inputs import (
     ROOT,
     AvailableInterfaces,
+    CertificateChanged,
     ConfigureModule,
     InputError,
     Problem,
@@ -19,9 +21,13 @@ from sipward.action_inputs import (
     with_value,
 )
 from sipward.addresses import local_networks
+from sipward.certificate_check import covers
+from sipward.certificate_names import Files
+from sipward.certificate_sources import fetch, is_due
+from sipward.certificates import CertificateError, Certificates
 from sipward.hosts import Network
 from sipward.reload import Outcome, ReloadError
-from sipward.settings import SettingsError
+from sipward.settings import Settings, SettingsError
 
 BAD_NETMASK, BAD_NETWORK, BAD_INPUT, NOT_DONE = 2, 3, 10, 1
 """Exit codes."""
@@ -87,9 +93,39 @@ def configure(wanted: ConfigureModule, path: Path) -> Outcome | None:
             network["local_networks"] = networks
 
     try:
-        return configuration.change(path, edit)
+        return configuration.change(path, edit, _certify)
     except (SettingsError, ReloadError) as error:
         raise _in_words_of_the_input(str(error), wanted) from None
+    except CertificateError as error:
+        raise InputError([Problem.at("lets_encrypt", True, str(error))], BAD_NETWORK) from None
+
+
+def certificate_changed(event: CertificateChanged, path: Path) -> tuple[str, ...]:
+    """Take the certificates of these names again from their files; what was taken, for people. Raises InputError."""
+    node = settings.load(path)
+    own = addresses.resolve(node)
+    problems, taken = [], []
+    for name, source in certificate_names.wanted(node, own).items():
+        if not isinstance(source, Files) or not covers(event.names, name):
+            continue
+        try:
+            fetch(node, own, name, source)
+            taken.append(f"the certificate for {name} is taken")
+        except CertificateError as error:
+            problems.append(Problem.at("names", name, str(error)))
+    if problems:
+        raise InputError(problems, BAD_NETWORK)
+    return tuple(taken)
+
+
+def _certify(node: Settings) -> None:
+    """Have the certificate that the configuration wants from a CA before it is written. Raises CertificateError."""
+    if not node.lets_encrypt:
+        return
+    own = addresses.resolve(node)
+    source = certificate_names.source_of(node, own, node.fqdn)
+    if is_due(Certificates(node.state_dir).get(node.fqdn), source, datetime.now(UTC)):
+        fetch(node, own, node.fqdn, source)
 
 
 def _say_addresses(network: Any, given: Mapping[str, str]) -> None:

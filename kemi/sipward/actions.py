@@ -14,6 +14,7 @@ from sipward import action_inputs, action_node, action_routes, addresses, settin
 from sipward.action_inputs import ROOT, Input, InputError, Problem, with_value
 from sipward.action_node import BAD_INPUT, NOT_DONE
 from sipward.action_routes import Value
+from sipward.certificates import CertificateError
 from sipward.records import Kind, RecordError
 from sipward.reload import Outcome
 from sipward.routes import parse
@@ -59,7 +60,7 @@ def run(name: str, text: str, config: Path, open_store: OpenStore) -> Answer:
         return action.do(_Call(checked, config, open_store))
     except InputError as error:
         return Answer(error.code, [with_value(problem, checked)._asdict() for problem in error.problems])
-    except (SettingsError, StoreError) as error:
+    except (SettingsError, StoreError, CertificateError) as error:
         lines = str(error).splitlines()
         return Answer(NOT_DONE, [Problem.at(ROOT, None, line)._asdict() for line in lines], tuple(lines))
 
@@ -163,6 +164,10 @@ ACTIONS = {
     "remove-trunk": Action(action_inputs.OneTrunk, _on_values(action_routes.remove_trunk, silent=True)),
     "list-trunks": Action(action_inputs.Nothing, _on_values(action_routes.list_trunks)),
     "configure-module": Action(action_inputs.ConfigureModule, _configure),
+    "certificate-changed": Action(
+        action_inputs.CertificateChanged,
+        lambda call: Answer(0, None, action_node.certificate_changed(call.input, call.config)),
+    ),
     "get-configuration": Action(
         action_inputs.Nothing, lambda call: Answer(0, action_node.get_configuration(call.config))
     ),

@@ -9,9 +9,10 @@ from sipward.decision import Answer, Relay, Request
 from sipward.edge import CARRIER, Edge
 from sipward.limits import Limiter
 from sipward.live import Live
-from sipward.media import OFFERING
+from sipward.media import OFFERING, Terms
 from sipward.model import Endpoint, Side, Socket
 from sipward.passage import Passage
+from sipward.tokens import Dialog
 from sipward.uri import parse
 
 Log = Callable[[str, str, str], None]
@@ -34,12 +35,16 @@ class Body(NamedTuple):
 class Anchor:
     """The SDP changes of one worker."""
 
-    def __init__(self, sip: ModuleType, edge: Edge, live: Live, limiter: Limiter, log: Log) -> None:
-        """`sip`: the verbs of `sipward.kamailio`."""
+    def __init__(
+        self, sip: ModuleType, edge: Edge, live: Live, limiter: Limiter,
+        dialog_of: Callable[[Passage], Dialog | None], log: Log,
+    ) -> None:  # fmt: skip
+        """`sip`: the verbs of `sipward.kamailio`; `dialog_of`: the dialog that a request was sent on in."""
         self._sip = sip
         self._edge = edge
         self._live = live
         self._limiter = limiter
+        self._dialog_of = dialog_of
         self._log = log
 
     def request(self, request: Request, relay: Relay, socket: Socket) -> Answer | None:
@@ -54,16 +59,26 @@ class Anchor:
         return refused
 
     def _take_request(self, request: Request, relay: Relay, socket: Socket, answers: bool) -> Answer | None:
-        body = self._body(request.side, relay.dialog.trunk)
+        dialog, body = relay.dialog, self._body(request.side, relay.dialog.trunk)
         if isinstance(body, Answer):
             return body
-        call, fixed = name(request, relay), self._is_fixed(relay.dialog.fixed, request.side, body, request.source)
+        call, fixed = name(request, relay), self._is_fixed(dialog.fixed, request.side, body, request.source)
         if answers:
-            return self._take(self._sip.media_answer, media.answer(call, request.side, fixed), body, relay.to)
-        begins = not request.in_dialog
+            flags = media.answer(call, request.side, fixed, self._ice(dialog.tenant, relay.to))
+            return self._take(self._sip.media_answer, flags, body, relay.to)
+        begins, terms = not request.in_dialog, self._terms(dialog, relay.to, again=request.in_dialog)
         who = parties(request, relay) if begins else ""
-        flags = media.offer(call, request.side, relay.to, socket.is_ipv6, fixed, begins, who)
-        return self._offer(call, flags, body, relay.to)
+        flags = media.offer(call, request.side, relay.to, socket.is_ipv6, fixed, terms, begins, who)
+        return self._offer(call, flags, body, relay.to, terms)
+
+    def offer_again(self, passage: Passage, dialog: Dialog, socket: Socket) -> bool:
+        """Take the offer of a failed request through rtpengine once more, for whom `dialog` leads to now."""
+        body = self._body(passage.origin, passage.trunk)
+        if isinstance(body, Answer):
+            return False
+        terms, fixed = self._terms(dialog, passage.to), self._is_fixed(passage.fixed, passage.origin, body)
+        flags = media.offer(passage.media, passage.origin, passage.to, socket.is_ipv6, fixed, terms)
+        return self._offer(passage.media, flags, body, passage.to, terms) is None
 
     def reply(self, method: str, status: int, passage: Passage, back: Socket) -> None:
         """Take a reply's SDP through rtpengine, or off."""
@@ -92,10 +107,13 @@ class Anchor:
             return body
         fixed = self._is_fixed(passage.fixed, passage.to, body)
         if passage.has_offer:
-            flags = media.answer(passage.media, passage.to, fixed, passage.begins)
+            ice = self._ice(passage.tenant, passage.origin)
+            flags = media.answer(passage.media, passage.to, fixed, ice, passage.begins)
             return self._take(self._sip.media_answer, flags, body, passage.origin)
-        flags = media.offer(passage.media, passage.to, passage.origin, back.is_ipv6, fixed, passage.begins)
-        return self._offer(passage.media, flags, body, passage.origin)
+        dialog = self._dialog_of(passage)
+        terms = self._terms(dialog, passage.origin) if dialog else media.PLAIN
+        flags = media.offer(passage.media, passage.to, passage.origin, back.is_ipv6, fixed, terms, passage.begins)
+        return self._offer(passage.media, flags, body, passage.origin, terms)
 
     def _is_of_target(self, passage: Passage) -> bool:
         """Whether a reply comes from where its request went: who has seen that could send one as well."""
@@ -118,6 +136,14 @@ class Anchor:
     def end_of_one(self, call: str) -> None:
         """Give back the ports that the sender of the running BYE has in a call; it may have none."""
         self._sip.media_delete(media.end_of_one(call))
+
+    def _terms(self, dialog: Dialog, receiver: Side, again: bool = False) -> Terms:
+        """What an offer to one end of a dialog is to be; `again`: it has had one."""
+        return media.terms(dialog, self._live.named(dialog.tenant), receiver, again)
+
+    def _ice(self, name: str, receiver: Side) -> bool:
+        """Whether ICE that an end of a tenant's call has offered is answered."""
+        return receiver is not Side.SERVICE and media.does_ice(self._live.named(name))
 
     def _body(self, sender: Side, trunk: str) -> Body | Answer:
         """The message's body, or why it is refused."""
@@ -142,15 +168,19 @@ class Anchor:
         contact = parse(self._sip.contact())
         return contact is not None and (contact.host, contact.port) == (source.host, source.port)
 
-    def _offer(self, call: str, flags: str, body: Body, receiver: Side) -> Answer | None:
+    def _offer(self, call: str, flags: str, body: Body, receiver: Side, terms: Terms) -> Answer | None:
         """Let rtpengine change an offer, if its streams have a place."""
-        refused = self._limiter.widen(call, body.asked.streams) if body.asked.streams > 1 else None
-        return refused or self._take(self._sip.media_offer, flags, body, receiver)
+        if body.asked.streams > 1 and (refused := self._limiter.widen(call, body.asked.streams)):
+            return refused
+        if terms.codecs.names:
+            # Before rtpengine adds those that it would have to transcode: they come last.
+            body = body._replace(description=sdp.ordered(body.description, terms.codecs.names))
+        return self._take(self._sip.media_offer, flags, body, receiver)
 
     def _take(self, command: Callable[[str, str], str | None], flags: str, body: Body, receiver: Side) -> Answer | None:
         """Let rtpengine change the message's SDP; why not, when it is not."""
         sip, (kind, text, description, _) = self._sip, body
-        taken = command(flags, description)
+        taken = command(media.by_description(flags, description, ":" in sip.source_host()), description)
         if taken is None:
             return NO_MEDIA
         if receiver is not Side.SERVICE and self._edge.names_inside(taken):

@@ -15,7 +15,8 @@ from typer.core import TyperGroup
 
 from sipward import settings
 from sipward.backup import BackupError
-from sipward.commands import calls, instance, number, route, trunk
+from sipward.certificates import CertificateError
+from sipward.commands import calls, cert, instance, number, route, trunk
 from sipward.commands.options import DEFAULT, AsJson, Config
 from sipward.commands.terminal import fail
 from sipward.commands.values import opened
@@ -28,9 +29,10 @@ from sipward.snapshot import SnapshotError
 from sipward.store import ConflictError, StoreError, redis_cli
 from sipward.supervisor import StartError
 
+_NAMES_SHOWN = 20
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _BAD_INPUT = (SettingsError, RecordError, ConflictError, BackupError)
-_NOT_DONE = (StoreError, SnapshotError, ReloadError, StartError, UnreachableError)
+_NOT_DONE = (StoreError, SnapshotError, ReloadError, StartError, UnreachableError, CertificateError)
 
 
 class _Commands(TyperGroup):
@@ -52,7 +54,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="One front door for many PBXs.",
 )
-for group in (route, number, trunk, instance):
+for group in (route, number, trunk, instance, cert):
     app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
 app.command()(calls.calls)
 app.command()(calls.call)
@@ -146,7 +148,7 @@ def restore_command(
 def explain_call(
     source: Annotated[str, typer.Option("--from", metavar="ADDRESS[:PORT]", help="Where the request comes from.")],
     to: Annotated[str, typer.Option("--to", metavar="URI", help="Its Request-URI.")],
-    transport: Annotated[str, typer.Option(help="udp or tcp.")] = "udp",
+    transport: Annotated[str, typer.Option(help="udp, tcp or tls.")] = "udp",
     method: Annotated[str, typer.Option(help="Its method.")] = "INVITE",
     caller: Annotated[str, typer.Option(metavar="URI", help="Its From.")] = "",
     header: Annotated[
@@ -242,7 +244,12 @@ def _print_status(found: dict[str, Any]) -> None:
     colours = {"ok": "green", "degraded": "yellow", "down": "red"}
     for name, component in found["components"].items():
         state, detail = component["state"], component.get("detail") or _count(component)
-        console.print(f"  {name:<10}", Text(f"{state:<9}", style=colours.get(state, "red")), Text(detail))
+        console.print(f"  {name:<12}", Text(f"{state:<9}", style=colours.get(state, "red")), Text(detail))
+    names = found["components"].get("certificates", {}).get("names", {})
+    for name, said in list(names.items())[:_NAMES_SHOWN]:
+        console.print(Text(f"  certificate: {name}: {_expiry(said)}", style="yellow" if said["problem"] else ""))
+    if len(names) > _NAMES_SHOWN:
+        console.print(f"  certificate: {len(names) - _NAMES_SHOWN} more; `sipward cert list` shows all")
     routes = found["components"].get("routes", {})
     rejected = routes.get("rejected", {})
     for key, reason in rejected.items():
@@ -254,6 +261,13 @@ def _print_status(found: dict[str, Any]) -> None:
     if counters := found.get("counters"):
         counted = ", ".join(f"{name} {count}" for name, count in counters.items())
         console.print(Text(f"  counted since the start: {counted}"))
+
+
+def _expiry(said: dict[str, Any]) -> str:
+    until = (
+        f"until {said['expires'][:10]}, {said['days_left']} days, from {said['from']}" if said["expires"] else "none"
+    )
+    return f"{until}: {said['problem']}" if said["problem"] else until
 
 
 def _count(component: dict[str, Any]) -> str:

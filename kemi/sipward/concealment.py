@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from types import ModuleType
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-from sipward import headers
+from sipward import headers, sips
 from sipward.decision import Relay, Request
 from sipward.edge import ADDRESS, Edge
 from sipward.media import OFFERING
@@ -36,6 +37,13 @@ _ECHOED = _HANDLED | _ENDS
 _UNSWEPT = _ECHOED | {""}
 
 
+class Bound(NamedTuple):
+    """One of a phone's own Contacts, as its registrar lists it and as the phone gave it."""
+
+    inner: NameAddr
+    own: Uri
+
+
 class Concealment:
     """The header changes of one worker."""
 
@@ -48,18 +56,22 @@ class Concealment:
         # An instance shows the same Contact in every message, and a seal is always the same for the same text.
         self._hidden = lru_cache(maxsize=4096)(self._hidden_contacts)
 
-    def register(self, dialog: Dialog, socket: Socket) -> None:
-        """Let the registrar see each Contact at our service address, with the phone's flow sealed in."""
+    def register(self, dialog: Dialog, socket: Socket, more: Iterable[str] = ()) -> None:
+        """Let the registrar see each Contact at our service address, with the phone's flow sealed in.
+
+        `more`: values that it is to see as well, as they are.
+        """
         shown = self._edge.shown_to(Side.SERVICE, socket)
 
         def bind(uri: Uri) -> Uri:
             text = Binding(dialog.tenant, dialog.outer, f"{uri.scheme}:{uri.rest}").seal(self._sealer)
             return Uri("sip", uri.user, f"{shown}{transport_param(socket)};{PARAM}={text}")
 
-        self._replace_contacts(bind)
+        if texts := self._sip.contacts():
+            self._sip.set_contacts([*_contacts(texts, bind), *more])
 
     def outer_call_id(self, call_id: str) -> str:
-        """The Call-ID shown outside for one that holds an inner address; always the same for the same one."""
+        """Another Call-ID, shown outside for one that holds an inner address; always the same for the same one."""
         return f"{MARK}{self._sealer.seal(_CALL_ID_KIND, call_id.encode())}"
 
     def inner_call_id(self, call_id: str) -> str:
@@ -149,10 +161,23 @@ class Concealment:
         if kept := self._sip.recall(_VIAS):
             self._sip.restore_vias(kept.split("\n"))
 
-    def registered(self, tenant: str, flow: Endpoint | None, dropped: frozenset[str] = frozenset()) -> None:
-        """Hide what a registrar's reply says of the inside, and give the phone at `flow` its own Contacts back."""
-        self._replace_contacts(lambda uri: self._unbind(uri, flow))
+    def mark_sips(self) -> None:
+        """Let an instance see a phone's sips Contacts as sip ones."""
+        texts = self._sip.contacts()
+        if any("sips:" in text.lower() for text in texts):
+            self._sip.set_contacts(_contacts(texts, sips.marked, lambda _: True))
+
+    def registered(self, tenant: str, flow: Endpoint | None, dropped: frozenset[str] = frozenset()) -> list[Bound]:
+        """Hide what a registrar's reply says of the inside, and give the phone at `flow` its own Contacts back.
+
+        Returns those.
+        """
+        texts = self._sip.contacts()
+        bound = list(self._bound(texts, flow))
+        if texts:
+            self._sip.set_contacts([str(inner._replace(uri=str(own))) for inner, own in bound])
         self._sweep_reply(tenant, dropped)
+        return bound
 
     def registered_outside(self, tenant: str, trunk: str) -> None:
         """Give an instance that has registered at a carrier its own Contacts back, and nobody else's."""
@@ -268,14 +293,16 @@ class Concealment:
         inside = self._edge.is_self(uri.host) or self._edge.is_inside(uri.host)
         return self._hide(uri, to, tenant, socket) if inside else uri
 
-    def _unbind(self, uri: Uri, flow: Endpoint | None) -> Uri | None:
-        """The Contact as the phone at `flow` gave it, None for any other binding.
+    def _bound(self, texts: Iterable[str], flow: Endpoint | None) -> Iterator[Bound]:
+        """The Contacts of the phone at `flow`, and no other binding.
 
         Behind two NATs two phones of one user may well have the same Contact: of both, neither would know its own.
         """
-        text = uri.param(PARAM)
-        binding = Binding.open(self._sealer, text) if text else None
-        return binding.own_contact(uri.user) if binding and binding.flow == flow else None
+        for value in (value for text in texts for value in name_addrs(text)):
+            uri = parse(value.uri)
+            binding = Binding.of(self._sealer, uri) if uri else None
+            if uri and binding and binding.flow == flow:
+                yield Bound(value, binding.own_contact(uri.user))
 
     def _replace_contacts(self, change: Callable[[Uri], Uri | None]) -> None:
         if texts := self._sip.contacts():

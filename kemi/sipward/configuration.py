@@ -23,11 +23,14 @@ _MODE = 0o600
 """Of a file that was not there: it may hold Redis' password."""
 
 
-def change(path: Path, edit: Callable[[TOMLDocument], None]) -> Outcome | None:
+def change(
+    path: Path, edit: Callable[[TOMLDocument], None], prepare: Callable[[Settings], None] = lambda _: None
+) -> Outcome | None:
     """Edit the file, which need not exist yet, and have the node take it; None when no node runs.
 
-    Raises SettingsError when the result is no configuration for this machine, ReloadError when the running node refuses
-    it; the file is then as it was. What `edit` raises passes.
+    `prepare` gets the new configuration before it is written. Raises SettingsError when the result is no configuration
+    for this machine, ReloadError when the running node refuses it; the file is then as it was. What `edit` and
+    `prepare` raise passes.
     """
 
     def edited(before: str) -> str:
@@ -35,19 +38,20 @@ def change(path: Path, edit: Callable[[TOMLDocument], None]) -> Outcome | None:
         edit(document)
         return dumps(document)
 
-    return _replace(path.resolve(), edited)
+    return _replace(path.resolve(), edited, prepare)
 
 
 def put(path: Path, text: str) -> Outcome | None:
     """Write the whole file, as `change` does."""
-    return _replace(path.resolve(), lambda _: text)
+    return _replace(path.resolve(), lambda _: text, lambda _: None)
 
 
-def _replace(path: Path, make: Callable[[str], str]) -> Outcome | None:
+def _replace(path: Path, make: Callable[[str], str], prepare: Callable[[Settings], None]) -> Outcome | None:
     with _alone(path):
         before = _text(path)
         text = make(before or "")
         checked = check(path, text)
+        prepare(checked)
         write(path, text)
         try:
             return _taken(checked)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sipward.model import NO_LIMITS, Endpoint, Limits, Side, Tenant, Trunk
+from sipward.model import NO_LIMITS, Endpoint, Limits, Side, Srtp, Tenant, Trunk
 from sipward.tokens import Dialog
 from sipward.uri import Uri
 
@@ -18,7 +18,7 @@ class Request(NamedTuple):
     `call_id` is the one the inner end knows; `route` is our own topmost Route's URI, if there is one; `strict`: the
     request came from a strict router and was put right, so that `uri` is not the one on the wire; `media`: the one of
     `tokens.Dialog`; `header` reads a header field's value by its name, "" when there is none; `port`: the
-    own one of ours that it came to, 0 for the ordinary one.
+    own one of ours that it came to, 0 for the ordinary one; `srtp`: what it offers, of an INVITE outside any dialog.
     """
 
     method: str
@@ -37,6 +37,7 @@ class Request(NamedTuple):
     strict: bool = False
     header: Callable[[str], str] = _no_header
     port: int = 0
+    srtp: Srtp = Srtp.OFF
 
 
 class Charge(NamedTuple):
@@ -103,5 +104,7 @@ NO_INSTANCE = Answer(503, "Service Unavailable", "no-instance", retry_after=10)
 ALL_DOWN = Answer(503, "Service Unavailable", "all-down", retry_after=10)
 NO_TENANT = Answer(503, "Service Unavailable", "no-tenant", retry_after=10)
 """A number's tenant is not there."""
+NOT_PROVEN = Answer(503, "Service Unavailable", "trunk-unproven", retry_after=10)
+"""A trunk over TLS none of whose targets has shown that it is the carrier."""
 NO_TARGET = Answer(503, "Service Unavailable", "no-target", retry_after=10)
 """A trunk's names lead nowhere yet."""

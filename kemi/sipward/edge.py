@@ -144,6 +144,12 @@ class Edge:
         """Our sockets on a side; the local networks share those of the outside."""
         return [socket for socket in self.sockets if (socket.side is Side.SERVICE) is (side is Side.SERVICE)]
 
+    @property
+    def phone_sockets(self) -> list[Endpoint]:
+        """Where phones reach us by UDP: our sockets outside that are not for one registration at a carrier each."""
+        found = [socket.local for socket in self.sockets_of(Side.OUTSIDE) if socket.local.transport == "udp"]
+        return [local for local in found if local.port not in self.own_ports]
+
     def own_port(self, index: int) -> int:
         """The port of the socket of that index, if it is for one registration; 0 for an ordinary one."""
         port = self.sockets[index].local.port
@@ -157,6 +163,12 @@ class Edge:
         """`host:port` under which `side` knows a socket: the public address only outside."""
         host = socket.public if side is Side.OUTSIDE else socket.local.host
         return Endpoint(socket.local.transport, host, socket.local.port).hostport
+
+    def translated(self, side: Side, socket: Socket) -> str:
+        """The host of a socket as a URI has it, where a router gives it another one towards a side; else ""."""
+        if side is not Side.OUTSIDE or socket.public == socket.local.host:
+            return ""
+        return f"[{socket.public}]" if socket.is_ipv6 else socket.public
 
     def is_self(self, host: str) -> bool:
         """Whether a URI's host is the node itself, by name or address."""

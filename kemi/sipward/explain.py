@@ -65,8 +65,8 @@ def read(
         raise QuestionError(f"--to = {show(to)}: must be a sip, sips or tel URI")
     if caller and sender is None:
         raise QuestionError(f"--caller = {show(caller)}: must be a sip, sips or tel URI")
-    if transport not in {"udp", "tcp"}:
-        raise QuestionError(f"--transport = {show(transport)}: must be udp or tcp")
+    if transport not in {"udp", "tcp", "tls"}:
+        raise QuestionError(f"--transport = {show(transport)}: must be udp, tcp or tls")
     if not _TOKEN.fullmatch(method):
         raise QuestionError(f"--method = {show(method)}: must be a SIP method, such as INVITE")
     # Nobody's instance is found by a telephone number as the caller.
@@ -128,7 +128,7 @@ def told(node: Edge, get: Get, question: Question) -> dict[str, Any]:
     live, sealer, request = Live(watched), Sealer(node.keys), _request(question, side)
     decision = LOOPED if node.is_own_socket(request.source) else Router(node, sealer, live).route(request)
     found = {"side": str(side), "on": str(on.local), "trunks": _trunks(Inward(node, sealer, live), live, request)}
-    return found | _outcome(node, request, decision) | {"down": down}
+    return found | _outcome(node, live, request, decision) | {"down": down}
 
 
 def _request(question: Question, side: Side) -> Request:
@@ -163,10 +163,11 @@ def _trunks(inward: Inward, live: Live, request: Request) -> list[str]:
     return [f"{trunk.name} ({inward.dialled(request, trunk) or '-'})" for trunk in live.trunks_from(request.source)]
 
 
-def _outcome(node: Edge, request: Request, decision: Answer | Relay) -> dict[str, Any]:
+def _outcome(node: Edge, live: Live, request: Request, decision: Answer | Relay) -> dict[str, Any]:
     if isinstance(decision, Relay):
         if socket := node.socket_for(decision.to, decision.targets[0], decision.dialog.port):
-            return _way(request, decision, _shown(decision, socket), socket.is_ipv6)
+            terms = media.terms(decision.dialog, live.named(decision.dialog.tenant), decision.to)
+            return _way(request, decision, _shown(decision, socket), socket.is_ipv6, terms)
         decision = NO_SOCKET
     return {"decision": "answer", **decision._asdict()}
 
@@ -177,11 +178,11 @@ def _shown(relay: Relay, socket: Socket) -> str:
     return str(socket.local)
 
 
-def _way(request: Request, relay: Relay, socket: str, ipv6: bool) -> dict[str, Any]:
+def _way(request: Request, relay: Relay, socket: str, ipv6: bool, terms: media.Terms) -> dict[str, Any]:
     dialog, profile = relay.dialog, ""
     if request.has_sdp:
         # What rtpengine is told of an offer, but for the call's name.
-        profile = media.offer("", request.side, relay.to, ipv6, dialog.fixed).partition(" ")[2]
+        profile = media.offer("", request.side, relay.to, ipv6, dialog.fixed, terms).partition(" ")[2]
     return {
         "decision": "relay",
         "to": str(relay.to),

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import NamedTuple
 
-from sipward import headers
+from sipward import headers, sips
+from sipward.abilities import Abilities
 from sipward.anchor import Anchor, name
 from sipward.concealment import Concealment
 from sipward.decision import NO_DIALOG, Answer, Decision, Relay, Request
@@ -19,7 +20,9 @@ from sipward.limits import Limiter
 from sipward.live import Live
 from sipward.model import Endpoint, Side, Socket
 from sipward.passage import Passage
+from sipward.peers import Peers
 from sipward.ports import Ports, is_removal
+from sipward.registrations import Registrations
 from sipward.routeset import Routes, RouteSet
 from sipward.routing import Router
 from sipward.seal import Sealer
@@ -39,6 +42,9 @@ COUNTED = frozenset({"INVITE", "REGISTER"})
 
 TIMER_F = 32_000
 """Milliseconds that a request other than INVITE may take (RFC 3261, 17.1.2.2)."""
+
+NOT_ACCEPTABLE = 488
+"""What who is called says of an offer with nothing in it for it (RFC 3261, 21.4.26)."""
 
 ENDED = frozenset({408, 481})
 """Refusals of a BYE after which there is no dialog either (RFC 3261, 12.2.1.2, 15.1.1)."""
@@ -78,11 +84,16 @@ class Flow:
         self._live = Live(sip.look_up)
         self._router = Router(edge, self._sealer, self._live)
         self._conceal = Concealment(sip, edge, self._sealer, self._domain)
-        self._routes = RouteSet(sip, edge, self._conceal)
+        self._routes = RouteSet(sip, edge, self._conceal, self._sealer)
         self._limiter = Limiter(sip, edge.shares)
-        self._anchor = Anchor(sip, edge, self._live, self._limiter, self._log)
+        self._anchor = Anchor(sip, edge, self._live, self._limiter, self._dialog, self._log)
         self._ports = Ports(sip, edge.own_ports)
-        self._failover = Failover(sip, edge, self._sealer, self._live, self._log)
+        self._registrations = Registrations(sip)
+        self._abilities = Abilities(sip, self._live)
+        self._peers = Peers(sip, self._sealer, self._live)
+        self._failover = Failover(
+            sip, edge, self._sealer, self._live, self._peers, self._conceal, self._anchor, self._log
+        )
 
     # --- requests ------------------------------------------------------------------------------------------------
 
@@ -188,15 +199,18 @@ class Flow:
                 sip.set_call_id(request.call_id)
             self._conceal.reveal(request.method, relay.dialog.tenant)
             self._introduce(request, relay)
+            if request.source.transport == "tls" and target.transport != "tls" and request.method != "REGISTER":
+                self._conceal.mark_sips()
         elif relay.dialog.unhidden:
             self._strip(headers.INTERNAL if relay.asserts else headers.INTERNAL_AND_IDENTITY)
         elif not self._conceal.request(request, relay, socket, shown):
             self._limiter.withdraw(request, relay)
             return None
-        if relay.uri or request.strict:
-            sip.set_uri(relay.uri or request.uri)
+        onward = relay.uri or (sips.own(request.uri) if outwards else request.uri)
+        if onward is not request.uri or request.strict:
+            sip.set_uri(onward)
         if routes.present:
-            self._routes.write(self._routes.onward(routes, request.side, relay), relay.uri or request.uri)
+            self._routes.write(self._routes.onward(routes, request.side, relay), onward)
         if refusal := self._anchor.request(request, relay, socket):
             self._release(request, relay)
             return self._answer(refusal, relay.dialog.tenant)
@@ -204,10 +218,11 @@ class Flow:
         self._change_for_method(request, relay, socket, sealed)
         if outwards and target.transport != "udp" and not relay.dialog.trunk:
             sip.only_over_open_connection()
-        sip.aim(target, self._edge.index_of(socket))
+        sip.aim(target, self._edge.index_of(socket), self._edge.translated(relay.to, socket))
         if request.method == "ACK":
             # The ACK of a 2xx has no transaction and no answer (RFC 3261, 13.2.2.4).
-            sip.relay()
+            if self._peers.reach(relay.dialog.trunk, target):
+                sip.relay()
             return None
         self._remember(request, relay, sealed, shown if outwards else seen.call_id, seen.back)
         return self._send(request, relay)
@@ -230,7 +245,8 @@ class Flow:
         """What only some methods need."""
         if request.method == "REGISTER":
             if relay.to is Side.SERVICE:
-                self._conceal.register(relay.dialog, socket)
+                moved = self._registrations.begin(request, relay.dialog.tenant)
+                self._conceal.register(relay.dialog, socket, moved)
         elif request.method in DIALOG_FORMING and not request.in_dialog:
             self._routes.record(relay.to, socket, sealed)
 
@@ -241,7 +257,8 @@ class Flow:
         fails_over = more or (starts and relay.to is Side.SERVICE)
         if fails_over:
             self._sip.keep_unsent()
-        if self._sip.relay(self._failover.patience(request.method, relay.to, more) if starts else 0):
+        patience = self._failover.patience(request.method, relay.to, more) if starts else 0
+        if self._peers.reach(relay.dialog.trunk, relay.targets[0]) and self._sip.relay(patience):
             return
         passage = Passage.recall(self._sip) if fails_over else None
         if passage and self._failover.go_on(passage, "unreachable"):
@@ -277,9 +294,11 @@ class Flow:
             unhidden=relay.dialog.unhidden,
             next=relay.targets[1:],
             holds=bool(relay.holder),
+            secure=relay.targets[0].transport == "tls",
             leaves=bool(relay.holder) and is_removal(self._sip.contacts(), self._sip.header("Expires")),
             target=relay.targets[0].host,
             begins=not request.in_dialog,
+            teaches=self._abilities.teaches(request, relay.dialog),
         ).remember(self._sip)
 
     def _cancel(self) -> None:
@@ -323,21 +342,41 @@ class Flow:
             self._anchor.keep_out()
         else:
             self._anchor.reply(method, status, passage, back)
+            self._learn(status, passage)
         self._routes.turn(passage, back)
         if passage.holds and 200 <= status < 300 and (dialog := self._dialog(passage)):
             self._ports.answered(dialog.port, passage.leaves)
         if passage.unhidden:
             return None
         if passage.to is not Side.SERVICE:
-            self._conceal.restore_vias()
-            if method == "REGISTER":
-                self._conceal.registered_outside(passage.tenant, passage.trunk)
+            self._reply_from_outside(method, passage, back)
         elif method == "REGISTER":
-            dialog = self._dialog(passage)
-            self._conceal.registered(passage.tenant, dialog.outer if dialog else None, dropped)
+            self._registered(status, passage, dropped)
         else:
             self._conceal.reply(status, passage.origin, passage.tenant, back, dropped)
         return None
+
+    def _learn(self, status: int, passage: Passage) -> None:
+        """What an answered call has shown of a phone: of its own offer, or of what it has taken from us."""
+        if (passage.teaches or passage.again) and 200 <= status < 300 and (dialog := self._dialog(passage)):
+            self._abilities.learn(dialog.tenant, dialog.outer, dialog.outer_srtp)
+
+    def _registered(self, status: int, passage: Passage, dropped: frozenset[str]) -> None:
+        """A registrar has answered a phone."""
+        dialog = self._dialog(passage)
+        flow = dialog.outer if dialog else None
+        bound = self._conceal.registered(passage.tenant, flow, dropped)
+        if flow and 200 <= status < 300:
+            seconds = self._registrations.answered(passage.tenant, passage.origin, flow, bound)
+            if self._abilities.knows(passage.tenant, flow):
+                self._abilities.keep(passage.tenant, flow, seconds)
+
+    def _reply_from_outside(self, method: str, passage: Passage, back: Socket) -> None:
+        self._conceal.restore_vias()
+        if passage.secure and back.local.transport != "tls":
+            self._conceal.mark_sips()
+        if method == "REGISTER":
+            self._conceal.registered_outside(passage.tenant, passage.trunk)
 
     def _ended(self, status: int, call: str) -> None:
         """A BYE was answered."""
@@ -362,7 +401,8 @@ class Flow:
 
     def stray_reply(self) -> None:
         """Drop a reply that no transaction waits for: nobody knows any more how it would have to change."""
-        self._sip.count("stray-reply")
+        if not self._peers.heard():
+            self._sip.count("stray-reply")
         self._sip.drop_reply()
 
     def failure(self) -> None:
@@ -379,6 +419,8 @@ class Flow:
             return
         if sip.is_cancelled():
             self._end_call(passage)
+            return
+        if status == NOT_ACCEPTABLE and self._failover.offer_otherwise(passage):
             return
         broken = self._failover.is_broken(passage, status, silent)
         if broken and self._failover.go_on(passage, "silent" if silent else str(status)):
@@ -410,7 +452,7 @@ class Flow:
         self._limiter.forget(self._sip.forgotten())
 
     def _dialog(self, passage: Passage) -> Dialog | None:
-        return Dialog.open(self._sealer, passage.dialog, passage.call_id)
+        return Dialog.open(self._sealer, passage.shown, passage.call_id)
 
     # --- small things --------------------------------------------------------------------------------------------
 

@@ -15,11 +15,14 @@ from sipward.flow import DONE, Flow, word
 class Callbacks:
     """The object that app_python3 calls. Every method returns an integer, and raises nothing."""
 
-    def __init__(self, sip: ModuleType, flow: Flow, sync: Callable[[], None]) -> None:
-        """`sync`: keeps the live table in step with Redis, for ever; runs in a process of its own."""
+    def __init__(self, sip: ModuleType, flow: Flow, sync: Callable[[], None], look: Callable[[], None]) -> None:
+        """`sync`: keeps the live table in step with Redis, for ever; `look`: looks after the connections to carriers,
+        each second. Each runs in a process of its own.
+        """
         self._sip = sip
         self._flow = flow
         self._sync = sync
+        self._look = look
 
     def child_init(self, rank: int) -> int:
         """Called in every process after the fork."""
@@ -62,6 +65,10 @@ class Callbacks:
     def ksr_sync(self, msg: object, *names: object) -> int:
         """The timer process: stays in here."""
         return self._pass(self._sync)
+
+    def ksr_peers(self, msg: object, *names: object) -> int:
+        """Another second is over, in another timer process."""
+        return self._pass(self._look)
 
     def _pass(self, callback: Callable[[], None]) -> int:
         try:

@@ -7,7 +7,7 @@ from sipward.problems import show
 from sipward.records import RecordError
 from sipward.tenants import InstanceValue
 
-_ALLOWED = "must be URI[,weight=N][,priority=N][,description=TEXT][,drain=true]"
+_ALLOWED = "must be URI[,weight=N][,priority=N][,description=TEXT][,drain=true][,srtp=off|sdes|dtls]"
 _NONE = "-"
 _QUOTED = str.maketrans({char: f"%{ord(char):02X}" for char in "%, "})
 

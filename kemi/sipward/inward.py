@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from sipward import sips
 from sipward.balance import ordered
 from sipward.decision import (
     ALL_DOWN,
@@ -18,7 +19,7 @@ from sipward.decision import (
 )
 from sipward.edge import Edge
 from sipward.live import Live
-from sipward.model import Endpoint, Side, Tenant, Trunk
+from sipward.model import Endpoint, Side, Srtp, Tenant, Trunk
 from sipward.numbers import canonical, dialled
 from sipward.seal import Sealer
 from sipward.tokens import MARK, PARAM, SPARE, Account, Dialog, Hidden
@@ -142,14 +143,29 @@ class Inward:
         targets = tuple(target for target in targets if not self._live.is_down(target))
         if not targets:
             return ALL_DOWN
-        late, spare = not request.has_sdp, targets[1 : 1 + SPARE]
-        dialog = Dialog(tenant.name, request.source, targets[0], late, media=request.media, others=spare)
+        dialog = Dialog(
+            tenant.name,
+            request.source,
+            targets[0],
+            late=not request.has_sdp,
+            media=request.media,
+            others=targets[1 : 1 + SPARE],
+            outer_srtp=self._outer_srtp(request, tenant, trunk),
+            inner_srtp=tenant.srtp_of(targets[0]),
+        )
         dialog = dialog._replace(port=request.port) if request.port else dialog
         charged, asserts = charges(tenant, trunk), False
         if trunk:
             dialog = dialog._replace(trunk=trunk.name, fixed=trunk.media == "fixed")
             asserts = trunk.identity == "pass"
+        uri = uri or sips.plain(request.uri, targets[0])
         return Relay(Side.SERVICE, targets, dialog, uri, tenant.redirect, asserts, rule, charged)
+
+    def _outer_srtp(self, request: Request, tenant: Tenant, trunk: Trunk | None) -> Srtp:
+        """What the outer end is offered in this dialog: what it has offered itself, or else what is known of it."""
+        if request.has_sdp or request.method != "INVITE":
+            return request.srtp
+        return trunk.srtp if trunk else self._live.srtp(tenant.name, request.source)
 
     def _ordered(self, request: Request, tenant: Tenant) -> tuple[Endpoint, ...]:
         return ordered(tenant, self._user(request, tenant))

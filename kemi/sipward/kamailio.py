@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import KSR
-from sipward import icmp
+from sipward import icmp, sdp
 from sipward.decision import Request
 from sipward.live import HEALTH, RESTING
-from sipward.model import Endpoint, Side, Socket
+from sipward.model import Endpoint, Side, Socket, Srtp
 from sipward.uri import Uri, parse, split_list
 
 _COUNTERS = "counters"
 _LOCK = "lock"
 """The key whose slot in a table is locked for the whole of it."""
+_READER = "reader"
+"""The name of the iterator that reads a whole table."""
 _SDP = "$var(sdp)"
 """Where rtpengine's module reads a description and writes what it became (kamailio.cfg)."""
 
@@ -49,26 +51,28 @@ def received_on() -> int:
 
 def request(side: Side, sender: Endpoint, own_route: Uri | None, call_id: str) -> Request | None:
     """The facts that routing looks at; None when the Request-URI is neither a SIP nor a tel URI."""
-    uri = parse(KSR.kx.get_ruri() or "", tel=True)
-    if uri is None:
+    target = parse(uri(), tel=True)
+    if target is None:
         return None
+    name, described = method(), has_sdp()
     in_dialog = KSR.siputils.has_totag() > 0
-    inner = side is Side.SERVICE
+    inner, invites = side is Side.SERVICE, name == "INVITE"
     return Request(
-        method=method(),
+        method=name,
         side=side,
         source=sender,
         call_id=call_id,
-        uri=uri,
+        uri=target,
         caller=None if in_dialog else parse(KSR.kx.get_furi() or ""),
         callee=None if in_dialog else parse(KSR.kx.get_turi() or ""),
         contact_port=_port(KSR.kx.get_cturi() or "") if inner else 0,
         via_port=int(KSR.pv.get("$via0(port)") or 5060) if inner else 0,
         route=own_route,
         in_dialog=in_dialog,
-        has_sdp=has_sdp(),
-        media=crc32((KSR.hdr.get("Via") or "").encode()) if method() == "INVITE" else 0,
+        has_sdp=described,
+        media=crc32((KSR.hdr.get("Via") or "").encode()) if invites else 0,
         header=header,
+        srtp=sdp.srtp(body()) if described and invites and not in_dialog else Srtp.OFF,
     )
 
 
@@ -127,6 +131,11 @@ def content_type() -> str:
 def body() -> str:
     """The body, to the end of the datagram when no Content-Length ends it (RFC 3261, 18.3)."""
     return KSR.pv.get("$rb") or ""
+
+
+def uri() -> str:
+    """The Request-URI; of a failed request, as its transaction began with it."""
+    return KSR.kx.get_ruri() or ""
 
 
 def status() -> int:
@@ -196,18 +205,69 @@ def remove_body() -> None:
 
 def renew_uri() -> None:
     """Set the Request-URI to what it is: in a failure route tm sends only to a URI that was set there."""
-    KSR.seturi(KSR.kx.get_ruri() or "")
+    KSR.seturi(uri())
 
 
-def aim(target: Endpoint, socket: int) -> None:
-    """Send to `target` from our socket of that index, whatever the Request-URI says."""
+def aim(target: Endpoint, socket: int, known_as: str = "") -> None:
+    """Send to `target` from our socket of that index, whatever the Request-URI says.
+
+    `known_as`: the host of our Via, when it is not the socket's own address.
+    """
     KSR.setdsturi(target.uri)
     KSR.corex.set_send_socket_name(str(socket))
+    if known_as:
+        KSR.set_advertised_address(known_as)
 
 
 def only_over_open_connection() -> None:
     """Never open a connection: a phone behind a NAT can only be reached over its own (RFC 5626, 5.3)."""
     KSR.set_forward_no_connect()
+
+
+# --- TLS connections to carriers ---------------------------------------------------------------------------------
+
+
+def connection() -> int:
+    """The number of the connection that the message came over; 0 for none."""
+    return int(KSR.pv.get("$conid") or 0)
+
+
+def peer_certificate() -> str:
+    """The certificate of who has sent the message over TLS, as PEM; "" for none."""
+    return KSR.pv.get("$tls_peer_raw_cert") or ""
+
+
+def is_peer_trusted() -> bool:
+    """Whether that certificate is valid and signed by a CA that is known; whose it is, is another question."""
+    return str(KSR.pv.get("$tls_peer_verified")) == "1"
+
+
+def is_alive(number: int) -> bool:
+    """Whether a connection stands."""
+    return KSR.tcpops.tcp_conid_alive(number) > 0
+
+
+def hang_up(number: int) -> None:
+    """Close a connection."""
+    KSR.tcpops.tcp_close_connection_id(number)
+
+
+def only_over(number: int) -> bool:
+    """Send the request over that connection and no other; False when it does not stand any more."""
+    if not is_alive(number):
+        return False
+    KSR.tcpops.tcp_set_otcpid(number)
+    KSR.tcpops.tcp_set_otcpid_flag(1)
+    KSR.set_forward_no_connect()
+    return True
+
+
+def say(end: Endpoint, text: str, name: str, profile: str) -> None:
+    """Send a whole message over TLS, by a new connection if there is none: to a server of that name, by a profile."""
+    # An address is no server name (RFC 6066, 3).
+    KSR.pvx.xavp_child_sets("tls", "server_name", "" if name == end.host else name)
+    KSR.pvx.xavp_child_sets("tls", "server_id", profile)
+    KSR.corex.send_data(end.uri, text)
 
 
 # --- transactions ------------------------------------------------------------------------------------------------
@@ -352,15 +412,15 @@ def recall(name: str) -> str:
     return value or ""
 
 
-def media_offer(flags: str, sdp: str) -> str | None:
+def media_offer(flags: str, description: str) -> str | None:
     """Have rtpengine take an offer; returns what it became, None when rtpengine could not."""
-    KSR.pv.sets(_SDP, sdp)
+    KSR.pv.sets(_SDP, description)
     return KSR.pv.get(_SDP) if _done(KSR.rtpengine.rtpengine_offer(flags)) else None
 
 
-def media_answer(flags: str, sdp: str) -> str | None:
+def media_answer(flags: str, description: str) -> str | None:
     """Have rtpengine take an answer; returns what it became, None when rtpengine could not."""
-    KSR.pv.sets(_SDP, sdp)
+    KSR.pv.sets(_SDP, description)
     return KSR.pv.get(_SDP) if _done(KSR.rtpengine.rtpengine_answer(flags)) else None
 
 
@@ -439,9 +499,19 @@ def store(table: str, key: str, value: str) -> None:
     KSR.htable.sht_sets(table, key, value)
 
 
+def store_for(table: str, key: str, value: str, seconds: int) -> None:
+    """Write an entry of shared memory that is gone after so many seconds."""
+    KSR.htable.sht_setxs(table, key, value, seconds)
+
+
 def erase(table: str, key: str) -> None:
     """Remove an entry of shared memory, if it is there."""
     KSR.htable.sht_rm(table, key)
+
+
+def tell(queue: str, key: str, value: str) -> None:
+    """Let the sync process know of something."""
+    KSR.mqueue.mq_add(queue, key, value)
 
 
 @contextmanager
@@ -481,9 +551,28 @@ class Table:
         """Write an entry."""
         KSR.htable.sht_sets(table, key, value)
 
+    def set_for(self, table: str, key: str, value: str, seconds: int) -> None:
+        """Write an entry that is gone after so many seconds."""
+        store_for(table, key, value, seconds)
+
     def remove(self, table: str, key: str) -> None:
         """Remove an entry, if it is there."""
         KSR.htable.sht_rm(table, key)
+
+    def news(self, queue: str) -> Iterator[tuple[str, str]]:
+        """Take what workers have told (`tell`), in order: keys and values."""
+        while KSR.mqueue.mq_fetch(queue) > 0:
+            yield KSR.mqueue.mqk_getw(queue), KSR.mqueue.mqv_getw(queue)
+
+    def all(self, table: str) -> dict[str, str]:
+        """Read a whole table of texts, one slot after the other: each is locked while it is read."""
+        found: dict[str, str] = {}
+        if KSR.htable.sht_iterator_start(_READER, table) < 0:
+            return found
+        while KSR.htable.sht_iterator_next(_READER) >= 0:
+            found[KSR.pv.getw(f"$shtitkey({_READER})")] = KSR.pv.getw(f"$shtitval({_READER})")
+        KSR.htable.sht_iterator_end(_READER)
+        return found
 
 
 def _now() -> str:

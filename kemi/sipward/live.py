@@ -13,17 +13,18 @@
 
 A tenant or trunk is compact JSON. `state` holds what is known of the whole: `shapes` of the numbers and `prefixes` of
 the trunks' sources, so that a look-up tries only what there is. `health` has a key for each instance that is down,
-`resting` one for each target of a trunk that has failed within the last half minute. `ports` is described in `ports`.
+`resting` one for each target of a trunk that has failed within the last half minute. `ports` is described in `ports`,
+`flows` in `registrations`.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address, ip_network
 from typing import NamedTuple
 
 from sipward import numbers
-from sipward.model import Endpoint, Instance, Limits, Tenant, Trunk
+from sipward.model import Codecs, Endpoint, Instance, Limits, Proof, Srtp, Tenant, Trunk
 
 TABLE = "routes"
 """The htable with the keys above."""
@@ -43,6 +44,11 @@ PREFIXES_KEY = "prefixes"
 HEALTH_KEY = "health"
 """The key in STATE; its value is the JSON object that `health` publishes."""
 
+PHONES_KEY = "phones"
+"""The key in STATE; its value is the JSON object that `flow_keeper` publishes."""
+SRTP = "srtp"
+"""The htable that says what phones have shown of their media, where it is not what their transport lets expect."""
+
 HEALTH = "health"
 """The htable with the key `str(Endpoint)` for each instance that must not be called now."""
 
@@ -50,8 +56,20 @@ RESTING = "resting"
 """The htable with the key `str(Endpoint)` for each target of a trunk that has just failed. They expire."""
 
 
+PEERS = "peers"
+"""The htable with the key `str(Endpoint)` for each target that we have a TLS connection to: its id in Kamailio, and the
+names of the trunks whose carrier it has proven to be; and `!` before that key for why it is none."""
+
+PEERS_KEY = "peers"
+"""The key in STATE; its value is the names of all trunks over TLS."""
+
 PORTS = "ports"
 """The htable that says which registration at a carrier has which of our ports."""
+
+FLOWS = "flows"
+"""The htable that says at which flow each registered phone is, and the queue of what changes in it."""
+CHANGED = "changed"
+"""The key in PORTS and SRTP whose value is another text after each change that is worth keeping on disk."""
 
 
 class Found(NamedTuple):
@@ -113,6 +131,22 @@ class Live:
         """Whether a trunk's target has just failed."""
         return self._get(RESTING, str(end)) is not None
 
+    def srtp(self, tenant: str, flow: Endpoint) -> Srtp:
+        """What the phone at the end of a flow is to be offered: what it has shown, else what its transport says."""
+        shown = self._get(SRTP, flow_key(tenant, flow))
+        return Srtp(shown) if shown else expected(flow)
+
+    def connection(self, trunk: str, end: Endpoint) -> int:
+        """The id of the TLS connection to a trunk's target that has proven to be the carrier; 0 when there is none."""
+        number, *trunks = (self._get(PEERS, str(end)) or "0").split()
+        return int(number) if trunk in trunks else 0
+
+    def secure_trunks(self) -> Iterator[Trunk]:
+        """All trunks over TLS."""
+        for name in (self._get(STATE, PEERS_KEY) or "").split():
+            if (trunk := self.trunk(name)) and trunk.proof:
+                yield trunk
+
     def port(self, holder: str) -> int:
         """Our port that a registration (`ports.holder`) has to itself; 0 when it has none."""
         return int(self._get(PORTS, holder) or 0)
@@ -150,6 +184,16 @@ def home_key(host: str, port: int = 0) -> str:
 def trunk_key(name: str) -> str:
     """Make the key of a trunk's own entry."""
     return f"%{name}"
+
+
+def flow_key(tenant: str, flow: Endpoint) -> str:
+    """Make the key of a phone's flow."""
+    return f"{tenant} {flow}"
+
+
+def expected(flow: Endpoint) -> Srtp:
+    """What a phone is taken to do that has shown nothing: keys in an SDP are safe where the signalling is."""
+    return Srtp.SDES if flow.transport == "tls" else Srtp.OFF
 
 
 def source_key(transport: str, network: str) -> str:
@@ -194,7 +238,7 @@ def _ipv6_key(host: str) -> str:
 def encode(tenant: Tenant) -> str:
     """Write a tenant as one entry's text."""
     instances = [
-        [i.endpoint.transport, i.endpoint.host, i.endpoint.port, i.weight, i.priority, int(i.drain)]
+        [i.endpoint.transport, i.endpoint.host, i.endpoint.port, i.weight, i.priority, int(i.drain), i.srtp]
         for i in tenant.instances
     ]
     return _compact([*tenant._replace(instances=()), instances])
@@ -203,15 +247,20 @@ def encode(tenant: Tenant) -> str:
 @lru_cache(maxsize=4096)
 def decode(entry: str) -> Tenant:
     """Read a tenant's text. Cached by the text itself, so an edit needs no invalidation."""
-    name, _, redirect, domain, policy, identity, limits, instances = json.loads(entry)
+    name, _, redirect, domain, policy, identity, limits, ice, codecs, instances = json.loads(entry)
+    codec_names, *codec_marks = codecs
     return Tenant(
         name,
-        tuple(Instance(Endpoint(t, host, port), w, p, bool(drain)) for t, host, port, w, p, drain in instances),
+        tuple(
+            Instance(Endpoint(t, host, port), w, p, bool(d), Srtp(srtp)) for t, host, port, w, p, d, srtp in instances
+        ),
         redirect,
         domain,
         policy,
         identity,
         Limits(*limits),
+        ice,
+        Codecs(tuple(codec_names), *codec_marks),
     )
 
 
@@ -223,9 +272,13 @@ def encode_trunk(trunk: Trunk) -> str:
 @lru_cache(maxsize=4096)
 def decode_trunk(entry: str) -> Trunk:
     """Read a trunk's text."""
-    name, tenants, targets, number, media, identity, limits, own_port = json.loads(entry)
+    name, tenants, targets, number, media, identity, limits, own_port, srtp, proof = json.loads(entry)
     ends = tuple(Endpoint(*target) for target in targets)
-    return Trunk(name, tuple(tenants), ends, number, media, identity, Limits(*limits), own_port)
+    trunk = Trunk(name, tuple(tenants), ends, number, media, identity, Limits(*limits), own_port, Srtp(srtp))
+    if not proof:
+        return trunk
+    names, fingerprints, profile = proof
+    return trunk._replace(proof=Proof(tuple(names), tuple(fingerprints), profile))
 
 
 def _compact(value: object) -> str:

@@ -13,13 +13,14 @@ from sipward.hosts import Address
 from sipward.model import Endpoint
 from sipward.resolver import Answer, LookUpError, Name
 
-_SIP_PORT = 5060
+_PORT = {"udp": 5060, "tcp": 5060, "tls": 5061}
 _PATIENCE = 4.0
 """Seconds for one question, all name servers together."""
 _PARTIAL = 30.0
 """Seconds that an answer holds of which a part could not be had."""
 _ENDS_MAX = 32
-_SERVICE = {"udp": "SIP+D2U", "tcp": "SIP+D2T"}
+_NAPTR = {"udp": "SIP+D2U", "tcp": "SIP+D2T", "tls": "SIPS+D2T"}
+_SRV = {"udp": "_sip._udp", "tcp": "_sip._tcp", "tls": "_sips._tcp"}
 
 type Ask = Callable[[DnsName, str], tuple[list[Any], float]]
 """The records of a name and type, none when there are none, and their time to live. Raises LookUpError."""
@@ -56,9 +57,9 @@ class Dns:
         """The machines behind a name with their ports, the first to be tried first."""
         for is_service, replacement in self._pointers(host, transport, lifetimes):
             if is_service:
-                yield from self._services(replacement, lifetimes)
+                yield from self._services(replacement, transport, lifetimes)
             else:
-                yield replacement, _SIP_PORT
+                yield replacement, _PORT[transport]
 
     def _pointers(self, host: DnsName, transport: str, lifetimes: list[float]) -> list[tuple[bool, DnsName]]:
         """What NAPTR records say of the transport: names of SRV records (True) or of machines; else what is usual."""
@@ -66,7 +67,7 @@ class Dns:
             records, lifetime = self._ask(host, "NAPTR")
         except LookUpError:
             records, lifetime = [], _PARTIAL  # some servers do not know the type
-        fitting = [r for r in records if r.service.decode(errors="replace").upper() == _SERVICE[transport]]
+        fitting = [r for r in records if r.service.decode(errors="replace").upper() == _NAPTR[transport]]
         fitting.sort(key=lambda r: (r.order, r.preference, r.replacement))
         found = [
             (flag == "S", r.replacement)
@@ -76,18 +77,18 @@ class Dns:
         if found:
             lifetimes.append(lifetime)
             return found
-        service = from_text(f"_sip._{transport}", host)
+        service = from_text(_SRV[transport], host)
         records, _ = self._ask(service, "SRV")
         return [(True, service)] if records else [(False, host)]
 
-    def _services(self, service: DnsName, lifetimes: list[float]) -> Iterator[tuple[DnsName, int]]:
+    def _services(self, service: DnsName, transport: str, lifetimes: list[float]) -> Iterator[tuple[DnsName, int]]:
         """SRV records by priority, then by weight (RFC 2782): always in the same order, unlike its draw of lots."""
         records, lifetime = self._ask(service, "SRV")
         lifetimes.append(lifetime)
         for record in sorted(records, key=lambda r: (r.priority, -r.weight, r.target, r.port)):
             if record.target == root:
                 raise LookUpError("says that SIP is not served there (RFC 2782)")
-            yield record.target, record.port or _SIP_PORT
+            yield record.target, record.port or _PORT[transport]
 
     def _addresses(self, host: DnsName, lifetimes: list[float]) -> Iterator[str]:
         for family in self._families:

@@ -15,6 +15,17 @@ class Side(StrEnum):
     """The network where the PBX instances live."""
 
 
+class Srtp(StrEnum):
+    """How a party's media is encrypted (RFC 3711), by where the keys come from."""
+
+    OFF = "off"
+    """Not at all: plain RTP."""
+    SDES = "sdes"
+    """They stand in the SDP (RFC 4568)."""
+    DTLS = "dtls"
+    """A handshake on the media's way makes them (RFC 5764)."""
+
+
 class Endpoint(NamedTuple):
     """A transport address: `transport` is udp, tcp or tls; `host` an IP literal without brackets."""
 
@@ -64,6 +75,8 @@ class Instance(NamedTuple):
     weight: int = 1
     priority: int = 1
     drain: bool = False
+    srtp: Srtp = Srtp.OFF
+    """What it is offered."""
 
 
 class Limits(NamedTuple):
@@ -90,12 +103,26 @@ class Shares(NamedTuple):
 NO_SHARES = Shares()
 
 
+class Codecs(NamedTuple):
+    """Which codecs an offer has, by their names in SDP: those in `names` first, in this order."""
+
+    names: tuple[str, ...] = ()
+    only: bool = False
+    """Whether it has no others."""
+    transcode: bool = False
+    """Whether those that it lacks are added, and media is transcoded when the answer takes one of them."""
+
+
+ANY_CODECS = Codecs()
+
+
 class Tenant(NamedTuple):
     """A customer as routing sees it.
 
     `domain` is the first of its domains, the one shown in place of inner addresses; `redirect` says what a 3xx of an
     instance becomes: pass or refuse. `policy`: failover goes by priority, balance by weight alone. `identity`: whether
-    what its instances assert of the caller (RFC 3325) reaches a trunk: pass or remove.
+    what its instances assert of the caller (RFC 3325) reaches a trunk: pass or remove. `ice`: what becomes of ICE (RFC
+    8445) that a phone or trunk offers: answer or remove.
     """
 
     name: str
@@ -105,6 +132,24 @@ class Tenant(NamedTuple):
     policy: str = "failover"
     identity: str = "pass"
     limits: Limits = NO_LIMITS
+    ice: str = "remove"
+    codecs: Codecs = ANY_CODECS
+
+    def srtp_of(self, end: Endpoint) -> Srtp:
+        """What the instance at `end` is offered."""
+        return next((instance.srtp for instance in self.instances if instance.endpoint == end), Srtp.OFF)
+
+
+class Proof(NamedTuple):
+    """What a carrier must show over TLS before anything is said to it.
+
+    `names`: for each target whose its certificate must be; `fingerprints`: certificates that are right, whoever's they
+    are and whoever has signed them (SHA-256, in hexadecimal). `profile`: a table of `[tls.profiles]`, "" for none.
+    """
+
+    names: tuple[str, ...]
+    fingerprints: tuple[str, ...] = ()
+    profile: str = ""
 
 
 class Trunk(NamedTuple):
@@ -125,6 +170,10 @@ class Trunk(NamedTuple):
     limits: Limits = NO_LIMITS
     own_port: bool = False
     """Whether each registration there has a port of ours to itself."""
+    srtp: Srtp = Srtp.OFF
+    """What the carrier is offered."""
+    proof: Proof | None = None
+    """Over TLS."""
 
     def serves(self, tenant: str) -> bool:
         """Whether calls may go between the trunk and a tenant."""

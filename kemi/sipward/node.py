@@ -4,16 +4,18 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import shutil
 import signal
 import sys
 import sysconfig
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from socket import AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, SocketKind, socket
+from pathlib import Path
+from socket import AF_INET, AF_INET6, AF_UNIX, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, SocketKind, socket
 from typing import Any, TextIO
 
-from sipward import live, reload, render, rpc
+from sipward import certificate_report, live, reload, render, rpc, tls
 from sipward.addresses import Addresses, resolve
 from sipward.hosts import Address, hostport, parse_address
 from sipward.records import Kind, Record
@@ -25,6 +27,7 @@ SHARED_MEMORY = 1024
 """MB that Kamailio may use for routes, transactions and connections; taken from the machine only as it is used."""
 PRIVATE_MEMORY = 16
 """MB of each Kamailio process."""
+_SHOWN = 5
 
 
 def run(load: Callable[[], Settings]) -> int:
@@ -34,6 +37,7 @@ def run(load: Callable[[], Settings]) -> int:
     """
     # What the components write, logs and data too, is for this user only.
     os.umask(0o077)
+    _allow_files()
     # Until it is waited for: by default it would end this process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = load()
@@ -44,8 +48,11 @@ def run(load: Callable[[], Settings]) -> int:
             lock.write(str(os.getpid()))
             lock.flush()
             _check_ports(_ports(settings, addresses))
+            _certify(settings, addresses)
             render.write(settings, addresses)
-            _remove_stale_sockets(settings)
+            tls.write(settings)
+            tls.note_given(settings)
+            _remove_stale(settings)
             running = _Running(load, settings, addresses)
             Supervisor(_components(settings), _say, running.reload).run()
     except StartError as error:
@@ -81,16 +88,32 @@ class _Running:
         check_addresses(settings, addresses)
         _check_ports(_ports(settings, addresses), held=_ports(self._settings, self._addresses))
         try:
+            _certify(settings, addresses)
             render.write(settings, addresses)
+            tls.write(settings)
             restarted = supervisor.adopt(_components(settings))
         except (StartError, OSError):
             render.write(self._settings, self._addresses)
+            tls.write(self._settings)
             # What does not start now is started again later, as at any other time.
             with suppress(StartError):
                 supervisor.adopt(_components(self._settings))
             raise
         self._settings, self._addresses = settings, addresses
         return restarted
+
+
+def _allow_files() -> None:
+    """Let the components open as many files as the machine allows at all: each TCP connection is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _certify(settings: Settings, addresses: Addresses) -> None:
+    """See to it that the node has a certificate: of its own CA, until a better one comes."""
+    from sipward import certificate_sources  # noqa: PLC0415 - only a node that runs needs it, and it takes its time
+
+    certificate_sources.prepare(settings, addresses)
 
 
 @contextmanager
@@ -101,7 +124,7 @@ def redis_at_hand(settings: Settings) -> Iterator[None]:
         return
     with _alone(settings):
         render.write_redis(settings)
-        _remove_stale_sockets(settings)
+        _remove_stale(settings)
         with Supervisor([_redis(settings)], _say).held():
             yield
 
@@ -124,6 +147,9 @@ def status(settings: Settings) -> dict[str, Any]:
         "kamailio": kamailio,
         "routes": {"state": "ok" if routes.get("ready") else "down", "detail": "", **routes},
         "instances": _instances_state(settings),
+        "phones": _phones_state(settings),
+        "carriers": _carriers_state(settings, kamailio["state"] == "ok"),
+        "certificates": certificate_report.state(certificate_report.read(render.run_dir(settings))),
     }
     needed = ("rtpengine", "kamailio", "routes")
     ready = all(components[name]["state"] == "ok" for name in needed)
@@ -191,10 +217,15 @@ type _Ports = dict[tuple[Address, int, SocketKind], str]
 
 def _ports(settings: Settings, addresses: Addresses) -> _Ports:
     """What the components listen on, each with the key that has named its address."""
-    port, control = settings.network.sip_port, settings.rtp.control
+    network, control = settings.network, settings.rtp.control
     found: _Ports = {}
     for address, name in _listening(settings, addresses):
-        found |= {(address, port, SOCK_DGRAM): name, (address, port, SOCK_STREAM): name}
+        for port, kind in (
+            (network.sip_port, SOCK_DGRAM),
+            (network.sip_port, SOCK_STREAM),
+            (network.sips_port, SOCK_STREAM),
+        ):
+            found[address, port, kind] = name
     for own in settings.trunks.own_ports:
         found |= {(address, own, SOCK_DGRAM): "trunks.own_ports" for address in addresses.outside}
     if store := settings.rtp.store:
@@ -240,9 +271,13 @@ _READS = {
     "redis": ("run/redis.conf",),
     "rtp-store": ("run/rtp-store.conf",),
     "rtpengine": ("run/rtpengine.conf",),
-    "kamailio": ("run/kamailio.cfg", "run/edge.json", "run/settings.json", "run/addresses.json", "keys"),
+    "kamailio": ("run/kamailio.cfg", "run/edge.json", "run/addresses.json", "keys"),
+    # It follows what it reads by itself.
+    "certificates": (),
 }
-"""What each component reads at its start, below `state_dir`."""
+"""What each component reads at its start, below `state_dir`; Kamailio all of the settings too, but ..."""
+_OF_CERTIFICATES = {"lets_encrypt", "certificates", "acme"}
+"""... those that are nothing to it."""
 
 
 def _components(settings: Settings) -> list[Component]:
@@ -274,6 +309,13 @@ def _components(settings: Settings) -> list[Component]:
             lambda: str(_routes(settings).get("redis", "")),
             lambda: bool(_routes(settings).get("loading")),
         ),
+        Component(
+            "certificates",
+            [sys.executable, "-P", "-m", "sipward.certificate_keeper", str(run_dir)],
+            logs / "certificates.log",
+            # Nobody waits for it: what is in use until it is there was seen to before.
+            lambda: True,
+        ),
     ]
     if settings.rtp.store:
         components.insert(0, _rtp_store(settings, settings.rtp.store))
@@ -281,6 +323,8 @@ def _components(settings: Settings) -> list[Component]:
         components.insert(0, _redis(settings))
     for component in components:
         component.reads = "\n".join((settings.state_dir / name).read_text() for name in _READS[component.name])
+        if component.name == "kamailio":
+            component.reads += settings.model_dump_json(exclude=_OF_CERTIFICATES)
     return components
 
 
@@ -289,7 +333,7 @@ def _redis(settings: Settings) -> Component:
         "redis",
         [_program("redis-server"), str(render.run_dir(settings) / "redis.conf")],
         settings.state_dir / "log" / "redis.log",
-        settings.redis_socket.exists,
+        lambda: _is_listened_at(settings.redis_socket),
     )
 
 
@@ -307,6 +351,12 @@ def _rtp_store(settings: Settings, place: Control) -> Component:
     )
 
 
+def _is_listened_at(path: Path) -> bool:
+    """Whether somebody takes connections there: a socket has its name a moment before."""
+    with socket(AF_UNIX, SOCK_STREAM) as trial:
+        return trial.connect_ex(str(path)) == 0
+
+
 def _program(name: str) -> str:
     # Daemons live in sbin, which is not on every PATH.
     path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
@@ -315,8 +365,9 @@ def _program(name: str) -> str:
     return path
 
 
-def _remove_stale_sockets(settings: Settings) -> None:
-    """Sockets outlive the process that made them, and would be taken for a running one."""
+def _remove_stale(settings: Settings) -> None:
+    """What outlives the process that made it would be taken for a running one's."""
+    certificate_report.file(render.run_dir(settings)).unlink(missing_ok=True)
     settings.redis_socket.unlink(missing_ok=True)
     (render.run_dir(settings) / "kamailio.rpc").unlink(missing_ok=True)
 
@@ -348,6 +399,31 @@ def _instances_state(settings: Settings) -> dict[str, Any]:
     first = ", ".join(f"{name} ({why})" for name, why in names.items())
     more = ", ..." if down > len(names) else ""
     return {"state": "degraded", "detail": f"{down} of {watched} down: {first}{more}", **said}
+
+
+def _phones_state(settings: Settings) -> dict[str, Any]:
+    """How many phones are registered, and how many flows are pinged for them."""
+    said: dict[str, Any] = _ask(lambda: dict(json.loads(_state_entry(settings, live.PHONES_KEY)))) or {}
+    if not said:
+        return {"state": "down", "detail": "not asked yet"}
+    if said["complaint"]:
+        return {"state": "degraded", "detail": said["complaint"], **said}
+    return {"state": "ok", "detail": f"{said['registered']} registered, {said['pinged']} pinged", **said}
+
+
+def _carriers_state(settings: Settings, runs: bool) -> dict[str, Any]:
+    """Whether all carriers over TLS have shown who they are; with the reasons why the first few are doubted."""
+    if not runs:
+        return {"state": "down", "detail": "not asked yet"}
+    slots = _ask(lambda: rpc.kamailio(render.run_dir(settings), "htable.dump", live.PEERS))
+    if slots is None:
+        return {"state": "down", "detail": "does not answer"}
+    known = {str(item["name"]): str(item["value"]) for slot in slots for item in slot["slot"]}
+    doubts = {name[1:]: why for name, why in sorted(known.items()) if name.startswith("!")}
+    if not doubts:
+        return {"state": "ok", "detail": ""}
+    first = dict(list(doubts.items())[:_SHOWN])
+    return {"state": "degraded", "detail": ", ".join(f"{end} ({why})" for end, why in first.items())}
 
 
 def _counters(settings: Settings) -> dict[str, int]:

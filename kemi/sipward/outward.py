@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from sipward import ports
-from sipward.decision import FORBIDDEN, NO_TARGET, Decision, Relay, Request, charges
+from sipward.decision import FORBIDDEN, NO_TARGET, NOT_PROVEN, Decision, Relay, Request, charges
 from sipward.edge import Edge
 from sipward.live import Live
-from sipward.model import Endpoint, Tenant, Trunk
+from sipward.model import Endpoint, Srtp, Tenant, Trunk
 from sipward.seal import Sealer
 from sipward.tokens import SPARE, Binding, Dialog
 from sipward.uri import Uri, name_addrs, parse
@@ -30,7 +30,9 @@ class Outward:
         inner = self._instance_at(tenant, request) if tenant else None
         if tenant is None or inner is None:
             return FORBIDDEN
-        dialog = self._dialog(request, binding.tenant, binding.flow, inner)
+        dialog = self._dialog(request, tenant, binding.flow, inner)
+        if request.method == "INVITE":
+            dialog = dialog._replace(outer_srtp=self._allowed(request, self._live.srtp(tenant.name, binding.flow)))
         own = binding.own_contact(request.uri.user)
         side, charged = self._edge.network_of(binding.flow.host), charges(tenant)
         return Relay(side, (binding.flow,), dialog, own, asserts=True, charges=charged)
@@ -58,10 +60,19 @@ class Outward:
         # What rtpengine has made of an offer names addresses of one family.
         family = [target for target in trunk.targets if (":" in target.host) == (":" in first.host)]
         # Nobody asks a carrier whether it is there: one that has failed is the last choice, but one it is.
+        if trunk.proof:
+            family = [target for target in family if self._live.connection(trunk.name, target)]
+            if not family:
+                return NOT_PROVEN
         targets = tuple(sorted(family, key=self._live.is_resting)) if len(family) > 1 else tuple(family)
-        dialog = self._dialog(request, tenant.name, targets[0], inner)
-        dialog = dialog._replace(trunk=trunk.name, fixed=trunk.media == "fixed", others=targets[1 : 1 + SPARE])
-        side = self._edge.network_of(first.host)
+        dialog = self._dialog(request, tenant, targets[0], inner)
+        dialog = dialog._replace(
+            trunk=trunk.name,
+            fixed=trunk.media == "fixed",
+            others=targets[1 : 1 + SPARE],
+            outer_srtp=self._allowed(request, trunk.srtp),
+        )
+        side = self._edge.network_of(targets[0].host)
         asserts, charged = tenant.identity == "pass", charges(tenant, trunk)
         relay = Relay(side, targets, dialog, None, tenant.redirect, asserts, charges=charged)
         return self._from_own_port(request, relay) if trunk.own_port else relay
@@ -90,10 +101,24 @@ class Outward:
                 if uri := parse(address.uri):
                     yield uri
 
-    def _dialog(self, request: Request, tenant: str, outer: Endpoint, inner: Endpoint) -> Dialog:
+    def _allowed(self, request: Request, srtp: Srtp) -> Srtp:
+        """What the outer end is offered, unless the instance wants plain RTP on that leg."""
+        return srtp if srtp is Srtp.OFF or request.header("isTrunk").strip() != "1" else Srtp.OFF
+
+    def _dialog(self, request: Request, tenant: Tenant, outer: Endpoint, inner: Endpoint) -> Dialog:
         unhidden = request.header("topos").strip() == "0"
         renamed = not unhidden and self._edge.names_inside(request.call_id)
-        return Dialog(tenant, outer, inner, not request.has_sdp, renamed, request.media, unhidden=unhidden)
+        srtp = request.srtp if request.has_sdp else tenant.srtp_of(inner)
+        return Dialog(
+            tenant.name,
+            outer,
+            inner,
+            late=not request.has_sdp,
+            renamed=renamed,
+            media=request.media,
+            unhidden=unhidden,
+            inner_srtp=srtp,
+        )
 
     def _instance_at(self, tenant: Tenant, request: Request) -> Endpoint | None:
         """The tenant's instance that sent the request; its listening port rather than a connection's passing one."""

@@ -12,11 +12,12 @@ class Passage(NamedTuple):
     """A request's way through the node.
 
     `back` is the index of the socket that received it; `dialog` the sealed text of both ends that the request carries,
-    `shown` the one the reply shows (another one after a failover); `call_id` the one the inner end knows, `renamed` the
-    one the outer end knows if that is another; `media` what rtpengine knows the call as; `trunk`, `fixed` and
+    `shown` the one the reply shows (another one after a second try); `call_id` the one the inner end knows, `renamed`
+    the one the outer end knows if that is another; `media` what rtpengine knows the call as; `trunk`, `fixed` and
     `unhidden` are the dialog's (`tokens.Dialog`); `next` the targets to try after this one; `holds`: it is a
-    REGISTER of who has a port of ours to itself; `leaves`: one that removes what it registers; `target`: the host it
-    was sent to; `begins`: it is outside a dialog.
+    REGISTER of who has a port of ours to itself; `leaves`: one that removes what it registers; `secure`: it went over
+    TLS; `teaches`: the phone's offer shows something new of its media; `again`: it is offered otherwise than at first;
+    `target`: the host it was sent to; `begins`: it is outside a dialog.
     """
 
     origin: Side
@@ -36,6 +37,9 @@ class Passage(NamedTuple):
     next: tuple[Endpoint, ...]
     holds: bool = False
     leaves: bool = False
+    secure: bool = False
+    teaches: bool = False
+    again: bool = False
     target: str = ""
     begins: bool = False
 
@@ -43,7 +47,7 @@ class Passage(NamedTuple):
         """Keep it with the running request's transaction."""
         targets = ",".join(map(str, self.next))
         flags = self.has_offer | self.fixed << 1 | self.unhidden << 2 | self.holds << 3 | self.leaves << 4
-        flags |= self.begins << 5
+        flags |= self.secure << 5 | self.teaches << 6 | self.again << 7 | self.begins << 8
         first = f"{self.origin} {self.to} {self.back} {flags} {self.redirect} {self.tenant} {self.trunk} {self.target}"
         sip.remember(_NAME, f"{first} {self.dialog} {self.shown} {targets} {self.call_id} {self.renamed} {self.media}")
 
@@ -75,8 +79,11 @@ class Passage(NamedTuple):
             following,
             bool(flags & 8),
             bool(flags & 16),
-            target,
             bool(flags & 32),
+            bool(flags & 64),
+            bool(flags & 128),
+            target,
+            bool(flags & 256),
         )
 
     def moved(self, shown: str) -> Self:

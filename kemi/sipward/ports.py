@@ -12,24 +12,21 @@ Then goes first the one whose registration was removed, or else has not been see
 seen is what the carrier has answered 200. So one that it refuses has its port for a few minutes only.
 """
 
-import re
 import time
 from collections.abc import Iterable, Sequence
 from types import ModuleType
 from zlib import crc32
 
-from sipward.live import PORTS, domain_key
+from sipward.live import CHANGED, PORTS, domain_key
 from sipward.tokens import Dialog
 from sipward.uri import Uri, name_addrs
 
-CHANGED = "changed"
 _DAY = 86_400
 _WEEK = 7 * _DAY
 _A_WHILE = 300
 """Seconds that a port is kept for who has not been registered yet."""
 _NOBODY = -1
 _REMOVED = 0
-_EXPIRES = re.compile(r";\s*expires\s*=\s*(\d+)", re.IGNORECASE)
 
 
 def holder(dialog: Dialog, account: Uri) -> str:
@@ -61,8 +58,7 @@ def is_taken(entry: str | None, now: float) -> bool:
 def is_removal(contacts: Iterable[str], expires: str) -> bool:
     """Whether a REGISTER with these Contacts, and this Expires, removes all of them (RFC 3261, 10.2.2)."""
     values = [value for text in contacts for value in name_addrs(text)]
-    times = [match[1] if (match := _EXPIRES.search(value.params)) else expires.strip() for value in values]
-    return bool(times) and all(each.isdecimal() and int(each) == 0 for each in times)
+    return bool(values) and all(value.expires(expires) == 0 for value in values)
 
 
 class Ports:

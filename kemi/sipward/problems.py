@@ -1,7 +1,7 @@
 """What pydantic found wrong, as lines for people: `key = value: what is allowed`."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -33,11 +33,11 @@ def show(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def lines(error: ValidationError, secret: str = "") -> Iterator[str]:
-    """One line a problem. Values below the key `secret` are not shown."""
+def lines(error: ValidationError, secret: Sequence[str] = ()) -> Iterator[str]:
+    """One line a problem. Values at the keys `secret` and below them are not shown."""
     for detail in error.errors(include_url=False):
         key = _key(detail)
-        hidden = secret and key.split(".")[0] == secret
+        hidden = any(f"{key}.".startswith(f"{one}.") for one in secret)
         yield _line(key, detail, None if hidden else show(detail["input"]))
 
 

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
@@ -98,6 +98,10 @@ def _printable(value: str) -> str:
 
 Description = Annotated[StrictStr, Field(max_length=200), AfterValidator(_printable)]
 _Limit = Annotated[StrictInt, AfterValidator(within(0, _LIMIT_MAX))]
+
+
+SrtpName = Literal["off", "sdes", "dtls"]
+"""Srtp as it is written in the JSON."""
 
 
 class LimitsValue(Value):

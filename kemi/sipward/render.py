@@ -15,7 +15,6 @@ from sipward.settings import Engine, Settings, restore
 CHECKOUT = Path(__file__).resolve().parents[2]
 """Where the project's files are: the configurations are templates there."""
 
-_TRANSPORTS = ("udp", "tcp")
 _KAMAILIO_LEVEL = {"error": 1, "warning": 1, "info": 1, "debug": 3}
 """Never below notice (1): refusals are said at that level, and an operator needs them whatever else is said."""
 _RTPENGINE_LEVEL = {"error": 3, "warning": 4, "info": 5, "debug": 7}
@@ -35,7 +34,7 @@ def run_dir(settings: Settings) -> Path:
 
 def edge(settings: Settings, addresses: Addresses) -> Edge:
     """The node as its workers will see it; without keys, which they read from a file of their own."""
-    port = settings.network.sip_port
+    plain, secure = settings.network.sip_port, settings.network.sips_port
     sockets = [
         Socket(side, Endpoint(transport, str(address), port), str(public))
         for side, pairs in (
@@ -43,7 +42,7 @@ def edge(settings: Settings, addresses: Addresses) -> Edge:
             (Side.SERVICE, zip(addresses.service, addresses.service, strict=True)),
         )
         for address, public in pairs
-        for transport in _TRANSPORTS
+        for transport, port in (("udp", plain), ("tcp", plain), ("tls", secure))
     ]
     own = settings.trunks.own_ports
     sockets += [
@@ -76,31 +75,41 @@ def _shares(settings: Settings, addresses: Addresses) -> Shares:
 
 def read(run: Path) -> tuple[Settings, Addresses]:
     """What the running node was started with."""
-    addresses = TypeAdapter(Addresses).validate_json((run / "addresses.json").read_bytes())
-    return restore(run / "settings.json"), addresses
+    settings, addresses = _read_back(run)
+    return restore(settings), TypeAdapter(Addresses).validate_json(addresses.read_bytes())
+
+
+def version(run: Path) -> object:
+    """What is another value when `read` may find something else."""
+    return [(found.st_ino, found.st_mtime_ns) for found in map(Path.stat, _read_back(run))]
+
+
+def _read_back(run: Path) -> tuple[Path, Path]:
+    return run / "settings.json", run / "addresses.json"
 
 
 def write(settings: Settings, addresses: Addresses) -> None:
     """Write everything the components read, under `state_dir`."""
     run = _made(settings)
     node = edge(settings, addresses)
-    _write(run / "edge.json", node.to_json())
-    _write(run / "settings.json", settings.model_dump_json())
-    _write(run / "addresses.json", TypeAdapter(Addresses).dump_json(addresses).decode())
-    _write(run / "kamailio.cfg", _kamailio(settings, node))
+    write_file(run / "edge.json", node.to_json())
+    of_settings, of_addresses = _read_back(run)
+    write_file(of_settings, settings.model_dump_json())
+    write_file(of_addresses, TypeAdapter(Addresses).dump_json(addresses).decode())
+    write_file(run / "kamailio.cfg", _kamailio(settings, node))
     if not settings.store_password_file.exists():
-        _write(settings.store_password_file, secrets.token_hex(32) + "\n")
-    _write(run / "rtpengine.conf", _rtpengine(settings, addresses))
-    _write(run / "redis.conf", _redis(settings))
-    _write(run / "rtp-store.conf", _rtp_store(settings))
+        write_file(settings.store_password_file, secrets.token_hex(32) + "\n")
+    write_file(run / "rtpengine.conf", _rtpengine(settings, addresses))
+    write_file(run / "redis.conf", _redis(settings))
+    write_file(run / "rtp-store.conf", _rtp_store(settings))
     keys = settings.state_dir / "keys"
     if not keys.exists():
-        _write(keys, secrets.token_hex(32) + "\n")
+        write_file(keys, secrets.token_hex(32) + "\n")
 
 
 def write_redis(settings: Settings) -> None:
     """Write what Redis reads, and no more."""
-    _write(_made(settings) / "redis.conf", _redis(settings))
+    write_file(_made(settings) / "redis.conf", _redis(settings))
 
 
 def _made(settings: Settings) -> Path:
@@ -111,10 +120,13 @@ def _made(settings: Settings) -> Path:
     return run
 
 
-def _write(path: Path, text: str) -> None:
-    path.unlink(missing_ok=True)
-    path.touch(mode=0o600)
-    path.write_text(text)
+def write_file(path: Path, text: str) -> None:
+    """Write a file that a component reads, for this user only. Who reads it meanwhile has it whole."""
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    new.touch(mode=0o600)
+    new.write_text(text)
+    new.replace(path)
 
 
 def _kamailio(settings: Settings, node: Edge) -> str:
@@ -122,13 +134,15 @@ def _kamailio(settings: Settings, node: Edge) -> str:
     for index, socket in enumerate(node.sockets):
         # A port for one registration has little to do.
         few = "socket_workers=1\n" if socket.local.port in node.own_ports else ""
-        listeners.setdefault(socket.local, f'{few}listen={socket.local}{_advertise(socket)} name "{index}"')
+        listeners.setdefault(socket.local, f'{few}listen={socket.local} name "{index}"')
     names = [f'alias="{settings.fqdn}"', *(f'alias="{s.public}"' for s in node.sockets if s.public != s.local.host)]
     return _fill(
         "kamailio/kamailio.cfg",
         workers=settings.sip.workers,
         debug=_KAMAILIO_LEVEL[settings.log_level],
         listeners="\n".join(dict.fromkeys([*listeners.values(), *names])),
+        # Connections that no message's socket decides about: those to carriers.
+        sources="\n".join(_source(socket.local.host) for socket in node.sockets_of(Side.OUTSIDE) if _is_tls(socket)),
         run=run_dir(settings),
         rtpengines=_engines(settings),
         ring_timeout=round(settings.sip.ring_timeout * 1000),
@@ -136,10 +150,12 @@ def _kamailio(settings: Settings, node: Edge) -> str:
     )
 
 
-def _advertise(socket: Socket) -> str:
-    if socket.public == socket.local.host:
-        return ""
-    return f" advertise {Endpoint(socket.local.transport, socket.public, socket.local.port).hostport}"
+def _is_tls(socket: Socket) -> bool:
+    return socket.local.transport == "tls"
+
+
+def _source(host: str) -> str:
+    return f"tcp_source_ipv6=[{host}]" if ":" in host else f"tcp_source_ipv4={host}"
 
 
 def _rtpengine(settings: Settings, addresses: Addresses) -> str:

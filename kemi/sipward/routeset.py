@@ -12,7 +12,8 @@ from sipward.decision import Relay
 from sipward.edge import Edge
 from sipward.model import Side, Socket
 from sipward.passage import Passage
-from sipward.tokens import PARAM
+from sipward.seal import Sealer
+from sipward.tokens import PARAM, Dialog
 from sipward.uri import Uri, name_addrs, parse
 
 
@@ -30,11 +31,12 @@ _NONE = Routes(None, (), present=False)
 class RouteSet:
     """The Route and Record-Route changes of one worker."""
 
-    def __init__(self, sip: ModuleType, edge: Edge, conceal: Concealment) -> None:
+    def __init__(self, sip: ModuleType, edge: Edge, conceal: Concealment, sealer: Sealer) -> None:
         """`sip`: the verbs of `sipward.kamailio`."""
         self._sip = sip
         self._edge = edge
         self._conceal = conceal
+        self._sealer = sealer
 
     def read(self) -> Routes:
         """The running request's Routes. Those that only say "us", as an outbound proxy setting does, are gone."""
@@ -43,11 +45,19 @@ class RouteSet:
             return _NONE
         for index, value in enumerate(values):
             uri = _uri(value)
-            if uri is None or not self._edge.is_self(uri.host):
+            if uri is None or not (self._edge.is_self(uri.host) or self._was_ours(uri)):
                 return Routes(None, tuple(values[index:]), present=True)
             if uri.param(PARAM):
                 return Routes(uri, tuple(values[index + 1 :]), present=True)
         return Routes(None, (), present=True)
+
+    def _was_ours(self, uri: Uri) -> bool:
+        """Whether a Route to an address that is not ours is one of ours: the node has had it when the call began."""
+        text, call_id = uri.param(PARAM), self._sip.call_id()
+        if not text:
+            return False
+        ids = dict.fromkeys((call_id, self._conceal.inner_call_id(call_id)))
+        return any(Dialog.open(self._sealer, text, each) for each in ids)
 
     def put_right(self, uri: Uri) -> tuple[Uri, Routes] | None:
         """What a strict router sent, as a loose one would have: we are in its Request-URI (RFC 3261, 16.4).

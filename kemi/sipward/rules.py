@@ -40,6 +40,8 @@ class Rules:
     """The node's own name."""
     plan: numbers.Plan = _NO_PLAN
     """How numbers are dialled."""
+    profiles: tuple[str, ...] = ()
+    """The tables of `[tls.profiles]`."""
 
     def __hash__(self) -> int:
         """Cheap: values that were checked are looked up by it."""
@@ -62,7 +64,8 @@ class Rules:
             what = "one of the node's ports for trunks (trunks.own_ports)"
             taken += [Taken(address, ports[0], ports[-1], what) for address in addresses.outside]
         plan = settings.numbers.plan
-        return cls(network.service_networks, own, tuple(taken), network.local_networks, settings.fqdn, plan)
+        profiles = tuple(sorted(settings.tls.profiles))
+        return cls(network.service_networks, own, tuple(taken), network.local_networks, settings.fqdn, plan, profiles)
 
     def refusal(self, address: Address, port: int) -> str:
         """Why no instance may be there; empty when one may."""

@@ -1,9 +1,16 @@
 """Session descriptions as text: found in a body, put back into it, cleared of what rtpengine leaves (RFC 8866)."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_address, ip_network
+
+from sipward.model import Srtp
 
 _BOUNDARY = re.compile(r'boundary\s*=\s*(?:"([^"]+)"|([^\s;]+))', re.IGNORECASE)
+_CONNECTION = re.compile(r"^c=IN IP([46]) ([0-9A-Fa-f.:]+)", re.MULTILINE)
+_INNER = [ip_network(each) for each in ("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16",
+          "172.16.0.0/12", "192.168.0.0/16", "::/127", "fc00::/7", "fe80::/10")]  # fmt: skip
+"""Private, shared, link-local and loopback addresses (RFC 1918, 6598, 3927, 4193, 4291)."""
 _IS_SDP = re.compile(r"^content-type\s*:\s*application/sdp\b|^c\s*:\s*application/sdp\b", re.IGNORECASE | re.MULTILINE)
 
 
@@ -40,6 +47,25 @@ def cleared(description: str, is_inner: Callable[[str], bool]) -> str:
     return "\r\n".join(lines)
 
 
+def names_other_family(description: str, ipv6: bool) -> bool:
+    """Whether the streams are all at addresses of the other IP family, and of those that a NAT need not translate.
+
+    A stream's own `c=` line counts, the session's for streams without one.
+    """
+    session, *streams = re.split(r"^m=", description, flags=re.MULTILINE)
+    default = _CONNECTION.search(session)
+    found = [connection for text in streams if (connection := _CONNECTION.search(text) or default)]
+    return bool(found) and all((c[1] == "6") is not ipv6 and _is_routed(c[2]) for c in found)
+
+
+def _is_routed(host: str) -> bool:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return not any(address in network for network in _INNER)
+
+
 def _part(content_type: str, body: str) -> tuple[int, int] | None:
     """Where the description of a multipart body begins and ends (RFC 2046, 5.1)."""
     named = _BOUNDARY.search(content_type)
@@ -55,3 +81,33 @@ def _part(content_type: str, body: str) -> tuple[int, int] | None:
             return head + 4, end - 2 if body[end - 4 : end] == "\r\n\r\n" else end
         start = end
     return None
+
+
+def srtp(description: str) -> Srtp:
+    """How a description offers its media: as SRTP when any of it is, SDES before DTLS."""
+    if "\na=crypto:" in description:
+        return Srtp.SDES
+    return Srtp.DTLS if "\na=fingerprint:" in description and "SAVP" in description else Srtp.OFF
+
+
+def ordered(description: str, names: Sequence[str]) -> str:
+    """A description whose audio has these codecs first, in this order (RFC 3264, 5.1: the first is preferred)."""
+    places = {name.lower(): place for place, name in enumerate(names)}
+    first, *sections = description.split("\nm=")
+    return "\nm=".join([first, *(_ordered(section, places) for section in sections)])
+
+
+def _ordered(section: str, places: Mapping[str, int]) -> str:
+    """A media section, without its `m=`."""
+    line = _AUDIO.match(section)
+    if line is None:
+        return section
+    codecs = _STATIC | {number: name.lower() for number, name in _RTPMAP.findall(section)}
+    types = sorted(line[2].split(), key=lambda number: places.get(codecs.get(number, ""), len(places)))
+    return f"{line[1]}{' '.join(types)}{section[line.end() :]}"
+
+
+_AUDIO = re.compile(r"(audio \S+ \S+ )(\d+(?: \d+)*)")
+_RTPMAP = re.compile(r"^a=rtpmap:(\d+) ([^/\s]+)", re.MULTILINE)
+_STATIC = {"0": "pcmu", "3": "gsm", "8": "pcma", "9": "g722", "18": "g729"}
+"""Payload types that need no rtpmap (RFC 3551, 6)."""

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import tomllib
+from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -39,6 +40,7 @@ _RTP_NARROWEST = 100
 _OWN_PORTS_MAX = 100
 _PREFIX_MAX = 8
 _WEIGHT_MAX = 100
+_PROFILE = re.compile(r"[a-z0-9_-]{1,64}")
 _LAUNCHERS = frozenset({"ROOT", "MIRROR", "RUN"})
 """What else is told by variables with our prefix: to the launcher, and to the components by the node."""
 
@@ -121,6 +123,16 @@ def _string(value: Any) -> str:
     return value
 
 
+def _table(value: Any) -> Any:
+    """Read a table from the environment, where it is JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise refuse("must be a table; as a variable of the environment in JSON") from None
+
+
 def _no_bool(value: Any) -> Any:
     # pydantic would take `true` for 1.
     if isinstance(value, bool):
@@ -128,15 +140,43 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
-def _interval(value: float) -> float:
-    if value != 0 and not 1 <= value <= 3600:
-        raise refuse("must be 0 (none) or 1.0 to 3600.0")
+def _none_or(low: float, high: float) -> Callable[[float], float]:
+    def check(value: float) -> float:
+        if value != 0 and not low <= value <= high:
+            raise refuse(f"must be 0 (none) or {low} to {high}")
+        return value
+
+    return check
+
+
+def _path(value: Any) -> Path | None:
+    if value in (None, ""):
+        return None
+    if not isinstance(value, str | Path) or not Path(value).is_absolute() or not str(value).isprintable():
+        raise refuse("must be empty or an absolute path")
+    return Path(value)
+
+
+def _https(value: str) -> str:
+    try:
+        url = urlsplit(value)
+        good = url.scheme == "https" and bool(url.hostname) and (url.port is None or url.port > 0)
+    except ValueError:
+        good = False
+    if not good:
+        raise refuse("must be an https:// URL")
     return value
 
 
-def _no_certificate(value: bool) -> bool:
-    if value:
-        raise refuse("is not available in this version: TLS is not served yet, phones and carriers use UDP or TCP")
+def _mail(value: str) -> str:
+    if value and not re.fullmatch(r"[!-?A-~]+@[!-?A-~]+", value):
+        raise refuse("must be empty or a mail address such as admin@example.org")
+    return value
+
+
+def _base64url(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]*=*", value):
+        raise refuse("must be the key as the CA gives it: base64url")
     return value
 
 
@@ -192,6 +232,7 @@ OneAddress = Annotated[Address, BeforeValidator(_address), AfterValidator(_usabl
 Addresses = Annotated[tuple[OneAddress, ...], BeforeValidator(_listed), AfterValidator(_one_a_family)]
 OneNetwork = Annotated[Network, BeforeValidator(_network)]
 Networks = Annotated[tuple[OneNetwork, ...], BeforeValidator(_listed)]
+FilePath = Annotated[Path | None, BeforeValidator(_path)]
 Port = Annotated[int, BeforeValidator(_no_bool), AfterValidator(within(1, 65535))]
 
 Weight = Annotated[int, BeforeValidator(_no_bool), AfterValidator(within(0, _WEIGHT_MAX))]
@@ -223,7 +264,7 @@ class NetworkSettings(Section):
     sip_port: Port = 5060
     """UDP and TCP."""
     sips_port: Port = 5061
-    """Reserved for TLS: nothing listens there yet."""
+    """TLS."""
 
     @model_validator(mode="after")
     def _one_way_to_listen(self) -> Self:
@@ -340,6 +381,8 @@ class SipSettings(Section):
     """Seconds after which an instance that says nothing at all is given up."""
     ring_timeout: Annotated[float, BeforeValidator(_no_bool), AfterValidator(within(1.0, 600.0))] = 85.0
     """Seconds after which a call that nobody has answered is cancelled, so that its ports are free."""
+    keepalive: Annotated[float, BeforeValidator(_no_bool), AfterValidator(_none_or(1.0, 120.0))] = 14.0
+    """Seconds between two pings of a phone behind a NAT, by UDP; 0: none."""
 
 
 class NumbersSettings(Section):
@@ -381,12 +424,95 @@ class TrunksSettings(Section):
 class HealthSettings(Section):
     """`[health]`: the OPTIONS that each instance is asked by."""
 
-    interval: Annotated[float, BeforeValidator(_no_bool), AfterValidator(_interval)] = 30.0
+    interval: Annotated[float, BeforeValidator(_no_bool), AfterValidator(_none_or(1.0, 3600.0))] = 30.0
     """Seconds between two to one instance. 0: only instances that calls have found silent or broken are asked."""
     timeout: Annotated[float, BeforeValidator(_no_bool), AfterValidator(within(0.2, 30.0))] = 2.0
     """Seconds that an answer may take."""
     threshold: Annotated[int, BeforeValidator(_no_bool), AfterValidator(within(1, 10))] = 2
     """How many in a row must be missed until calls leave the instance out."""
+
+
+class CertificatesSettings(Section):
+    """`[certificates]`: where certificates come from that no ACME server issues."""
+
+    certificate: FilePath = None
+    """The PEM file with the node's certificate and what leads to its root; it is watched ..."""
+    key: FilePath = None
+    """... with the one of its private key."""
+    folder: FilePath = None
+    """Where another program puts certificates for any names, as NAME.crt and NAME.key; it is watched."""
+    ca_file: FilePath = None
+    """PEM file of CAs that are known beyond those of the machine."""
+    reload_interval: Annotated[int, BeforeValidator(_no_bool), AfterValidator(within(1, 86400))] = 60
+    """Seconds between two times that Kamailio is given new certificates; less than the default is for tests."""
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise refuse("must be given with certificates.certificate, and only with it", key="key")
+        return self
+
+
+class AcmeSettings(Section):
+    """`[acme]`: who issues certificates (RFC 8555)."""
+
+    directory: Annotated[str, AfterValidator(_https)] = "https://acme-v02.api.letsencrypt.org/directory"
+    """The CA's directory; Let's Encrypt's unless told otherwise."""
+    email: Annotated[str, AfterValidator(_mail)] = ""
+    """Whom the CA may write to."""
+    eab_key_id: str = ""
+    """External account binding, for CAs that want it: the key's id ..."""
+    eab_key: Annotated[str, AfterValidator(_base64url)] = Field(default="", repr=False)
+    """... and the key itself, in base64url."""
+    retry_interval: Annotated[int, BeforeValidator(_no_bool), AfterValidator(within(1, 86400))] = 600
+    """Seconds until the second try; each further one comes after twice the time, up to a day."""
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if bool(self.eab_key_id) != bool(self.eab_key):
+            raise refuse("must be given with acme.eab_key_id, and only with it", key="eab_key")
+        return self
+
+
+class ProfileSettings(Section):
+    """`[tls.profiles.NAME]`: what is different with carriers whose trunks name it."""
+
+    ca: FilePath = None
+    """PEM file of the CAs that sign the carrier's certificate; without it those of the machine."""
+    certificate: FilePath = None
+    """PEM file of the certificate that the node shows the carrier ..."""
+    key: FilePath = None
+    """... and of its private key."""
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise refuse("must be given with its certificate, and only with it", key="key")
+        return self
+
+
+class TlsSettings(Section):
+    """`[tls]`: what is asked of others, and shown to carriers."""
+
+    client_ca: FilePath = None
+    """PEM file of the CAs that sign the certificates of phones; without it no phone is asked for one."""
+    client_certificates: Literal["optional", "required"] = "optional"
+    """Whether whoever connects may go without a certificate; a bad one is refused in any case."""
+    profiles: Annotated[dict[str, ProfileSettings], BeforeValidator(_table)] = {}
+
+    @field_validator("profiles")
+    @classmethod
+    def _names(cls, value: dict[str, ProfileSettings]) -> dict[str, ProfileSettings]:
+        for name in value:
+            if not _PROFILE.fullmatch(name):
+                raise refuse(f"{problems.show(name)} must be 1 to 64 of a-z, 0-9, _ and -")
+        return value
+
+    @model_validator(mode="after")
+    def _somebodys(self) -> Self:
+        if self.client_certificates == "required" and self.client_ca is None:
+            raise refuse("needs tls.client_ca", key="client_certificates")
+        return self
 
 
 class Settings(BaseSettings):
@@ -405,8 +531,8 @@ class Settings(BaseSettings):
     """The name phones and carriers reach this node by; also the name of its certificate."""
     state_dir: Path = Path("/var/lib/sipward/node")
     """Everything the node writes: sockets, process ids, rendered configurations, data."""
-    lets_encrypt: Annotated[bool, AfterValidator(_no_certificate)] = False
-    """Whether the certificate comes from Let's Encrypt: not in this version."""
+    lets_encrypt: bool = False
+    """Whether the node's certificate comes from the CA of `[acme]`, Let's Encrypt unless told otherwise."""
     log_level: Literal["error", "warning", "info", "debug"] = "info"
     network: NetworkSettings
     rtp: RtpSettings = RtpSettings()
@@ -416,6 +542,9 @@ class Settings(BaseSettings):
     dns: DnsSettings = DnsSettings()
     health: HealthSettings = HealthSettings()
     trunks: TrunksSettings = TrunksSettings()
+    tls: TlsSettings = TlsSettings()
+    certificates: CertificatesSettings = CertificatesSettings()
+    acme: AcmeSettings = AcmeSettings()
 
     @property
     def redis_url(self) -> str:
@@ -446,6 +575,16 @@ class Settings(BaseSettings):
         """Which registration has which port to itself."""
         return self.state_dir / "table" / "ports.jsonl"
 
+    @property
+    def flows_file(self) -> Path:
+        """Where the registered phones are."""
+        return self.state_dir / "table" / "flows"
+
+    @property
+    def phones_file(self) -> Path:
+        """What phones have shown of their media."""
+        return self.state_dir / "table" / "phones.jsonl"
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -473,6 +612,13 @@ class Settings(BaseSettings):
             raise refuse("must be an absolute path")
         if len(os.fsencode(value / "redis" / "redis.sock")) > _UNIX_PATH_MAX:
             raise refuse("is too long: the path of a unix socket below it may have 107 bytes")
+        return value
+
+    @field_validator("certificates")
+    @classmethod
+    def _one_certificate(cls, value: CertificatesSettings, info: ValidationInfo) -> CertificatesSettings:
+        if value.certificate and info.data.get("lets_encrypt"):
+            raise refuse("must be empty with lets_encrypt = true", key="certificate")
         return value
 
     @field_validator("rtp")
@@ -517,7 +663,7 @@ def load(path: Path) -> Settings:
     try:
         settings = Settings(**{key: value for key, value in table.items() if key not in unknown})
     except ValidationError as error:
-        found += [f"{_origin(line, path)}: {line}" for line in problems.lines(error, secret="redis")]
+        found += [f"{_origin(line, path)}: {line}" for line in problems.lines(error, secret=("redis", "acme.eab_key"))]
         raise SettingsError("\n".join(found)) from None
     if found:
         raise SettingsError("\n".join(found))

@@ -17,6 +17,7 @@ from heapq import nsmallest
 from typing import Protocol
 
 from sipward import live, snapshot, trunks
+from sipward.ability_keeper import AbilityKeeper
 from sipward.entries import Change, Remove, Set
 from sipward.port_keeper import PortKeeper
 from sipward.prober import Prober
@@ -56,16 +57,19 @@ class Sync:
         look_up: LookUp,
         prober: Prober | None = None,
         ports: PortKeeper | None = None,
+        phones: AbilityKeeper | None = None,
     ) -> None:
         """Do nothing yet."""
         self._table = table
         self._ports = ports
+        self._keepers = [keeper for keeper in (ports, phones) if keeper]
         self._prober = prober
         self._settings = settings
         self._resolver = Resolver(look_up, settings.answers_file, lambda end: trunks.refusal(end, rules))
         self._routes = Routes(rules, self._resolver.ends)
         self._writers = {kind: Writer(settings.table_file(kind)) for kind in Kind}
         self._owed: list[Change] = []
+        self._secured: set[str] = set()
         self._published = ""
         self._rejected: dict[str, str] = {}
         self._is_stale = False
@@ -79,8 +83,8 @@ class Sync:
     def start(self) -> None:
         """Route by the last good table before anything is asked of Redis."""
         gc.disable()
-        if self._ports:
-            self._ports.resume()
+        for keeper in self._keepers:
+            keeper.resume()
         tables = {kind: last for kind in Kind if (last := self._last(kind)) is not None}
         self._loading = sum(len(last.lines) for last in tables.values())
         self._publish()
@@ -109,8 +113,8 @@ class Sync:
     def close(self) -> None:
         """Write the table once more, if it has changed."""
         self._resolver.close()
-        if self._ports:
-            self._ports.close()
+        for keeper in self._keepers:
+            keeper.close()
         for kind, writer in self._writers.items():
             if self._is_complete and self._routes.keepers[kind].has_changed:
                 writer.offer(self._routes.snapshot(kind))
@@ -151,8 +155,8 @@ class Sync:
                 gc.enable()
         if news := self._resolver.news():
             self._take(self._routes.remake(news))
-        if self._ports:
-            self._ports.keep()
+        for keeper in self._keepers:
+            keeper.keep()
         self._publish()
         self._keep()
 
@@ -191,8 +195,16 @@ class Sync:
 
     def _watch(self, key: str, entry: str = "") -> None:
         """Tell the prober whose instances are where."""
+        if key.startswith("%") and ":" not in key:
+            self._secure(key[1:], bool(entry) and live.decode_trunk(entry).proof is not None)
         if self._prober and key.startswith("@"):
             self._prober.watch(key, (i.endpoint for i in live.decode(entry).instances) if entry else ())
+
+    def _secure(self, trunk: str, is_secure: bool) -> None:
+        """Tell who looks after the TLS connections which trunks there are."""
+        if (trunk in self._secured) is not is_secure:
+            self._secured ^= {trunk}
+            self._table.set(live.STATE, live.PEERS_KEY, " ".join(sorted(self._secured)))
 
     def _keep(self) -> None:
         """Have what has changed written to disk, now or with a later event; not a table that is still being loaded."""
@@ -212,11 +224,8 @@ class Sync:
         keepers = self._routes.keepers
         if self._is_stale and not self._loading:
             self._rejected, self._is_stale = self._first_rejected(), False
-        complaints = [writer.complaint for writer in self._writers.values()]
-        own_ports: dict[str, object] = {}
-        if self._ports:
-            own_ports["own_ports"] = self._ports.taken
-            complaints.append(self._ports.complaint)
+        complaints = [one.complaint for one in (*self._writers.values(), *self._keepers)]
+        own_ports = {"own_ports": self._ports.taken} if self._ports else {}
         return {
             "ready": self._is_ready,
             "redis": f"degraded: {self._redis}" if self._redis else "ok",
@@ -275,9 +284,10 @@ def run(
     prober: Prober | None = None,
     stop: Callable[[], bool] = lambda: False,
     ports: PortKeeper | None = None,
+    phones: AbilityKeeper | None = None,
 ) -> None:
     """Keep the live table in step, and the prober at work, until `stop` says so. Raises nothing."""
-    sync = Sync(table, settings, rules, look_up, prober, ports)
+    sync = Sync(table, settings, rules, look_up, prober, ports, phones)
     if prober:
         prober.start()
     _guarded(sync, sync.start)

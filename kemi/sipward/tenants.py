@@ -4,19 +4,29 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, StrictBool, StrictInt, StrictStr, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from sipward import live, problems
 from sipward.hosts import is_host_name, parse_address
 from sipward.live import domain_key
-from sipward.model import Endpoint, Instance, Tenant
+from sipward.model import Codecs, Endpoint, Instance, Srtp, Tenant
 from sipward.problems import refuse, within
-from sipward.records import NO_LIMITS, Description, Kind, LimitsValue, Value, check_name, distinct, validated
+from sipward.records import NO_LIMITS, Description, Kind, LimitsValue, SrtpName, Value, check_name, distinct, validated
 from sipward.rules import Rules
 
 _URI = re.compile(r"sip:(\[[0-9a-f:.]+\]|[0-9.]+)(?::([0-9]{1,5}))?(?:;transport=(udp|tcp))?", re.IGNORECASE)
+_CODEC = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 
 
 class InstanceValue(Value):
@@ -27,6 +37,7 @@ class InstanceValue(Value):
     priority: Annotated[StrictInt, AfterValidator(within(1, 100))] = 1
     description: Description = ""
     drain: StrictBool = False
+    srtp: SrtpName = "off"
 
     @field_validator("uri")
     @classmethod
@@ -40,7 +51,7 @@ class InstanceValue(Value):
 
     def to_instance(self) -> Instance:
         """The instance as routing sees it."""
-        return Instance(parse_uri(self.uri), self.weight, self.priority, self.drain)
+        return Instance(parse_uri(self.uri), self.weight, self.priority, self.drain, Srtp(self.srtp))
 
 
 def _apart(value: tuple[InstanceValue, ...]) -> tuple[InstanceValue, ...]:
@@ -56,6 +67,36 @@ Instances = Annotated[tuple[InstanceValue, ...], Field(max_length=100), AfterVal
 """The PBXs of a tenant, or of a number that has its own."""
 
 
+def _codec(value: str) -> str:
+    # It becomes a word of what rtpengine is told.
+    if not _CODEC.fullmatch(value):
+        raise refuse("must be a codec's name in SDP, such as PCMA, G722 or opus")
+    return value
+
+
+class CodecsValue(Value):
+    """Which codecs the offers to a tenant's instances, phones and trunks have."""
+
+    names: Annotated[tuple[Annotated[StrictStr, AfterValidator(_codec)], ...], Field(max_length=20)] = ()
+    only: StrictBool = False
+    transcode: StrictBool = False
+
+    @field_validator("names")
+    @classmethod
+    def _apart(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return distinct(value)
+
+    @model_validator(mode="after")
+    def _of_some(self) -> Self:
+        if not self.names and (self.only or self.transcode):
+            raise refuse("must name codecs, for only and transcode to speak of them", key="names")
+        return self
+
+    def to_codecs(self) -> Codecs:
+        """The codecs as media sees them."""
+        return Codecs(self.names, self.only, self.transcode)
+
+
 class TenantValue(Value):
     """The whole JSON value."""
 
@@ -65,6 +106,8 @@ class TenantValue(Value):
     policy: Literal["failover", "balance"] = "failover"
     identity: Literal["pass", "remove"] = "pass"
     limits: LimitsValue = NO_LIMITS
+    ice: Literal["answer", "remove"] = "remove"
+    codecs: CodecsValue = CodecsValue()
 
     @field_validator("domains")
     @classmethod
@@ -115,7 +158,10 @@ class TenantRecord:
         instances = tuple(instance.to_instance() for instance in value.instances)
         domain = next(iter(self.domains), "")
         limits = value.limits.to_limits()
-        return Tenant(self.name, instances, value.redirect, domain, value.policy, value.identity, limits)
+        codecs = value.codecs.to_codecs()
+        return Tenant(
+            self.name, instances, value.redirect, domain, value.policy, value.identity, limits, value.ice, codecs
+        )
 
     def to_json(self) -> str:
         """The value as Redis holds it."""

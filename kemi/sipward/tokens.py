@@ -16,7 +16,7 @@ from functools import lru_cache
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import NamedTuple, Self
 
-from sipward.model import Endpoint
+from sipward.model import Endpoint, Srtp
 from sipward.seal import Sealer
 from sipward.uri import Uri
 
@@ -28,6 +28,7 @@ MARK = f"{PARAM}-"
 SPARE = 8
 """How many further targets a dialog knows: its text rides in every message of it."""
 
+_KINDS = tuple(Srtp)
 _TRANSPORTS = ("udp", "tcp", "tls")
 _MALFORMED = (IndexError, ValueError)
 """What reading raises when the content was sealed by a release that wrote it otherwise."""
@@ -41,7 +42,7 @@ class Dialog(NamedTuple):
     8.2.2.2). `trunk`: the outer end is a carrier, any of that trunk's addresses. `fixed`: its SDP says where its RTP
     comes from. `unhidden`: its instance wants to be seen as it is. `others`: the targets that were to be tried after
     the first: one may have become the end that it was meant to be, and be nobody's any more when it speaks. `port`: our
-    own one towards the outer end, 0 for the ordinary one.
+    own one towards the outer end, 0 for the ordinary one. `outer_srtp`, `inner_srtp`: what each end is offered.
     """
 
     tenant: str
@@ -55,6 +56,8 @@ class Dialog(NamedTuple):
     unhidden: bool = False
     others: tuple[Endpoint, ...] = ()
     port: int = 0
+    outer_srtp: Srtp = Srtp.OFF
+    inner_srtp: Srtp = Srtp.OFF
 
     def may_be(self, end: Endpoint, source: Endpoint) -> bool:
         """Whether `source` may speak for an end, as far as the dialog knows.
@@ -66,7 +69,8 @@ class Dialog(NamedTuple):
     def seal(self, sealer: Sealer, call_id: str) -> str:
         """The text for a Record-Route of the dialog `call_id`."""
         flags = self.late | self.renamed << 1 | self.fixed << 2 | self.unhidden << 3
-        flags |= bool(self.others) << 4 | bool(self.port) << 5
+        kinds = _KINDS.index(self.outer_srtp) | _KINDS.index(self.inner_srtp) << 2
+        flags |= bool(self.others) << 4 | bool(self.port) << 5 | bool(kinds) << 6
         head = flags.to_bytes() + self.media.to_bytes(4, "big")
         names = f"{self.tenant}\0{self.trunk}" if self.trunk else self.tenant
         ends = _pack(self.outer) + _pack(self.inner)
@@ -74,6 +78,8 @@ class Dialog(NamedTuple):
             ends += bytes((len(self.others),)) + b"".join(map(_pack, self.others))
         if self.port:
             ends += self.port.to_bytes(2, "big")
+        if kinds:
+            ends += kinds.to_bytes()
         content = head + ends + names.encode()
         return sealer.seal(b"dialog", content, call_id.encode())
 
@@ -88,11 +94,13 @@ class Dialog(NamedTuple):
             inner, at = _unpack(content, at)
             flags, media = content[0], int.from_bytes(content[1:5], "big")
             others, at = _unpack_several(content, at) if flags & 16 else ((), at)
-            late, renamed, fixed, unhidden, has_port = (bool(flags & bit) for bit in (1, 2, 4, 8, 32))
-            names = at + 2 if has_port else at
-            tenant, _, trunk = content[names:].decode().partition("\0")
-            port = int.from_bytes(content[at:names], "big")
-            return cls(tenant, outer, inner, late, renamed, media, trunk, fixed, unhidden, others, port)
+            late, renamed, fixed, unhidden = (bool(flags & bit) for bit in (1, 2, 4, 8))
+            kinds_at = at + 2 if flags & 32 else at
+            names_at = kinds_at + 1 if flags & 64 else kinds_at
+            port, kinds = (int.from_bytes(part, "big") for part in (content[at:kinds_at], content[kinds_at:names_at]))
+            tenant, _, trunk = content[names_at:].decode().partition("\0")
+            kind = _KINDS[kinds & 3], _KINDS[kinds >> 2]
+            return cls(tenant, outer, inner, late, renamed, media, trunk, fixed, unhidden, others, port, *kind)
         except _MALFORMED:
             return None
 

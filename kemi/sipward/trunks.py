@@ -11,13 +11,24 @@ from pydantic import Field, StrictBool, StrictStr, ValidationInfo, field_validat
 from sipward import live, problems
 from sipward.hosts import Network, is_host_name, parse_address
 from sipward.live import domain_key
-from sipward.model import Endpoint, Trunk
+from sipward.model import Endpoint, Proof, Srtp, Trunk
 from sipward.problems import refuse
-from sipward.records import NO_LIMITS, Description, Kind, LimitsValue, Value, check_name, distinct, is_name, validated
+from sipward.records import (
+    NO_LIMITS,
+    Description,
+    Kind,
+    LimitsValue,
+    SrtpName,
+    Value,
+    check_name,
+    distinct,
+    is_name,
+    validated,
+)
 from sipward.resolver import Name
 from sipward.rules import Rules
 
-_SIP_PORT = 5060
+_PORT = {"udp": 5060, "tcp": 5060, "tls": 5061}
 _TARGETS_MAX = 100
 _NAME_AND_PORT = re.compile(r"([^:\[\]/]+)(?::([0-9]{1,5}))?")
 _ADDRESS_AND_PORT = re.compile(r"([0-9.]+|\[[0-9a-f:.]+\]):([0-9]{1,5})", re.IGNORECASE)
@@ -34,17 +45,55 @@ class Place(NamedTuple):
     port: int
 
 
+class TlsValue(Value):
+    """What the carrier must show over TLS; nothing given: a certificate of its host name from a CA of the machine's."""
+
+    name: Annotated[StrictStr, Field(max_length=260)] = ""
+    """Whose its certificate is, when that is not the host name in `addresses`."""
+    fingerprints: Annotated[tuple[StrictStr, ...], Field(max_length=10)] = ()
+    """SHA-256 of certificates that are right whoever has signed them."""
+    profile: Annotated[StrictStr, Field(max_length=64)] = ""
+    """A table of `[tls.profiles]`: another CA, our own certificate."""
+
+    @field_validator("name")
+    @classmethod
+    def _one_host(cls, value: str) -> str:
+        return _host(value, None) if value else value
+
+    @field_validator("fingerprints")
+    @classmethod
+    def _sha256(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        found = tuple(text.replace(":", "").lower() for text in value)
+        for text, digits in zip(value, found, strict=True):
+            if not re.fullmatch(r"[0-9a-f]{64}", digits):
+                raise refuse(
+                    f"{problems.show(text)} must be SHA-256: 64 hexadecimal digits, colons between them or not"
+                )
+        return distinct(found)
+
+    @field_validator("profile")
+    @classmethod
+    def _known(cls, value: str, info: ValidationInfo) -> str:
+        rules: Rules | None = info.context
+        if value and rules and value not in rules.profiles:
+            there = ", ".join(rules.profiles) or "there is none"
+            raise refuse(f"must be a table of [tls.profiles] in the configuration ({there})")
+        return value
+
+
 class TrunkValue(Value):
     """The whole JSON value."""
 
     addresses: Annotated[tuple[Annotated[StrictStr, Field(max_length=260)], ...], Field(max_length=100)]
     tenants: Annotated[tuple[StrictStr, ...], Field(max_length=1000)]
-    transport: Literal["udp", "tcp"] = "udp"
+    transport: Literal["udp", "tcp", "tls"] = "udp"
+    tls: TlsValue | None = None
     number: Literal["r-uri", "to", "p-called-party-id", "p-preferred-identity", "diversion"] = "r-uri"
     media: Literal["fixed", "learned"] = "fixed"
     identity: Literal["pass", "remove"] = "remove"
     limits: LimitsValue = NO_LIMITS
     own_port: StrictBool = False
+    srtp: SrtpName = "off"
     hosts: Annotated[tuple[StrictStr, ...], Field(max_length=100)] = ()
     description: Description = ""
 
@@ -68,11 +117,19 @@ class TrunkValue(Value):
             raise refuse('must be ["*"] alone, for all tenants, or names')
         return distinct(value)
 
+    @field_validator("tls")
+    @classmethod
+    def _of_tls(cls, value: TlsValue | None, info: ValidationInfo) -> TlsValue | None:
+        if value and info.data.get("transport") != "tls":
+            raise refuse('may be given with transport "tls" only')
+        return value
+
     @field_validator("own_port")
     @classmethod
     def _of_datagrams(cls, value: bool, info: ValidationInfo) -> bool:
-        if value and info.data.get("transport") == "tcp":
-            raise refuse('must be false with transport "tcp", where each connection has a port of its own')
+        transport = info.data.get("transport")
+        if value and transport in {"tcp", "tls"}:
+            raise refuse(f'must be false with transport "{transport}", where each connection has a port of its own')
         return value
 
     @field_validator("hosts")
@@ -122,13 +179,31 @@ class TrunkRecord:
         # A name may lead to dozens: nobody tries so many, and an entry has to fit into an answer of Kamailio's RPC.
         targets = tuple(dict.fromkeys(end for ends in self.found for end in ends))[:_TARGETS_MAX]
         limits = value.limits.to_limits()
+        proof = self._proof(targets) if value.transport == "tls" else None
         return Trunk(
-            self.name, value.tenants, targets, value.number, value.media, value.identity, limits, value.own_port
+            self.name,
+            value.tenants,
+            targets,
+            value.number,
+            value.media,
+            value.identity,
+            limits,
+            value.own_port,
+            Srtp(value.srtp),
+            proof,
         )
 
     def to_json(self) -> str:
         """The value as Redis holds it."""
         return self.value.to_json()
+
+    def _proof(self, targets: Iterable[Endpoint]) -> Proof:
+        """Whose the certificate must be is what the operator has written: what the DNS says may be anybody's word."""
+        tls, host_of = self.value.tls or TlsValue(), dict[Endpoint, str]()
+        for place, ends in zip(map(parse_place, self.value.addresses), self.found, strict=True):
+            for end in ends:
+                host_of.setdefault(end, place.host if place.network is None else end.host)
+        return Proof(tuple(tls.name or host_of[target] for target in targets), tls.fingerprints, tls.profile)
 
     def _sources(self) -> Iterator[str]:
         for place, ends in zip(map(parse_place, self.value.addresses), self.found, strict=True):
@@ -213,7 +288,7 @@ def _ends(place: Place, transport: str, rules: Rules | None, answers: Answers) -
             end for end in answers(Name(transport, place.host, place.port)) if not rules or not refusal(end, rules)
         )
     elif place.host:
-        yield Endpoint(transport, str(place.network.network_address), place.port or _SIP_PORT)
+        yield Endpoint(transport, str(place.network.network_address), place.port or _PORT[transport])
 
 
 def refusal(end: Endpoint, rules: Rules) -> str:

@@ -1,5 +1,6 @@
 """SIP URIs and name-addr lists, taken apart just as far as routing needs (RFC 3261, 19.1 and 25.1)."""
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -58,6 +59,9 @@ def parse(text: str, tel: bool = False) -> Uri | None:
     return Uri(scheme, user, rest) if rest else None
 
 
+_EXPIRES = re.compile(r";\s*expires\s*=\s*(\d+)", re.IGNORECASE)
+
+
 class NameAddr(NamedTuple):
     """One value of a Contact-like header: `display <uri>params`. `params` keeps its leading semicolon."""
 
@@ -68,6 +72,12 @@ class NameAddr(NamedTuple):
     def __str__(self) -> str:
         """The value as text, always with angle brackets, so that URI parameters stay inside (RFC 3261, 20.10)."""
         return f"{self.display}<{self.uri}>{self.params}"
+
+    def expires(self, default: str) -> int | None:
+        """Seconds that a Contact is for: its own, or else those of the Expires header; None when that says nothing."""
+        match = _EXPIRES.search(self.params)
+        text = match[1] if match else default.strip()
+        return int(text) if text.isdecimal() else None
 
 
 def name_addrs(header: str) -> Iterator[NameAddr]:

@@ -11,7 +11,7 @@ from lab.sipp import Transport, sipp
 
 from .conftest import Tenant
 
-TRANSPORTS = pytest.mark.parametrize("transport", ["udp", "tcp"])
+TRANSPORTS = pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
 FAMILIES = pytest.mark.parametrize("ipv6", [False, True], ids=["ipv4", "ipv6"])
 
 
@@ -86,7 +86,8 @@ def test_an_unknown_domain_is_not_found(method: str, transport: Transport, node:
 @FAMILIES
 def test_the_node_answers_options_itself(transport: Transport, ipv6: bool, node: Node, bob: Machine) -> None:
     host = node.machine.like(bob.address6 if ipv6 else bob.address)
-    target = f"sip:[{host}]:5060" if ipv6 else f"sip:{host}:5060"
+    port = 5061 if transport == "tls" else 5060
+    target = f"sip:[{host}]:{port}" if ipv6 else f"sip:{host}:{port}"
     sipp(bob, "options-200", transport=transport, ipv6=ipv6, keys={"target": target})
 
 

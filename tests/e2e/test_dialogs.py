@@ -19,7 +19,7 @@ from .conftest import Tenant
 
 pytestmark = pytest.mark.usefixtures("no_media_left")
 
-TRANSPORTS = pytest.mark.parametrize("transport", ["udp", "tcp"])
+TRANSPORTS = pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from lab.sipp import Transport
 
 from .conftest import Tenant
 
-TRANSPORTS = pytest.mark.parametrize("transport", ["udp", "tcp"])
+TRANSPORTS = pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
 WHO = pytest.mark.parametrize("who", ["bob", "alice", "rob"])
 ROUTES = pytest.mark.parametrize("routed", [True, False], ids=["outbound-proxy", "no-route"])
 
@@ -204,10 +204,11 @@ def test_a_phone_asks_for_its_contacts_without_one(phone: Agent, instance: Agent
 
 @pytest.mark.parametrize("method", ["INVITE", "MESSAGE", "OPTIONS", "NOTIFY"])
 @pytest.mark.parametrize("end", ["closed", "reset"])
+@pytest.mark.parametrize("transport", ["tcp", "tls"])
 def test_a_request_to_a_phone_whose_connection_is_gone_fails_at_once(
-    method: str, end: str, node: Node, alice: Machine, instance: Agent, acme: Tenant
+    transport: Transport, method: str, end: str, node: Node, alice: Machine, instance: Agent, acme: Tenant
 ) -> None:
-    with Agent(alice, "tcp") as phone:
+    with Agent(alice, transport) as phone:
         bound = registered(phone, instance, acme.domain)
         place = _place(phone)
         if end == "reset":
@@ -281,8 +282,11 @@ def test_another_tenants_instance_on_the_same_machine_cannot_use_a_phones_contac
 
 
 @pytest.mark.parametrize("ipv6", [False, True], ids=["ipv4", "ipv6"])
-def test_a_keepalive_over_tcp_is_answered_by_one_crlf(ipv6: bool, node: Node, bob: Machine) -> None:
-    with Agent(bob, "tcp", ipv6=ipv6) as phone:
+@pytest.mark.parametrize("transport", ["tcp", "tls"])
+def test_a_keepalive_over_a_connection_is_answered_by_one_crlf(
+    transport: Transport, ipv6: bool, node: Node, bob: Machine
+) -> None:
+    with Agent(bob, transport, ipv6=ipv6) as phone:
         for _ in range(3):
             phone.send(b"\r\n\r\n")
             phone.socket.settimeout(PATIENCE)
@@ -364,4 +368,4 @@ def _is_tried(lab: Lab, place: Address) -> bool:
 
 def _place(phone: Agent) -> Address:
     """Where the node sees the phone's connection come from: its own address, or that of its router."""
-    return phone.machine.lab.wire.messages(machine="node", direction="in", method="REGISTER", requests=True)[-1].source
+    return phone.machine.lab.wire.attempts("node", "in")[-1][0]

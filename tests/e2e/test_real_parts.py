@@ -1,19 +1,22 @@
 """Nothing but real parts: Asterisk as the instance, baresip as the phones, one of them behind the symmetric NAT."""
 
-import hashlib
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import pytest
 
-from lab.agent import Agent
-from lab.asterisk import ECHO, MAX_CONTACTS, PASSWORD, Asterisk
+from lab.agent import Agent, Talk
+from lab.asterisk import ECHO, MAX_CONTACTS, Asterisk
 from lab.baresip import Baresip
 from lab.calls import expect_audio, expect_silence
+from lab.digest import dial, sign_on
 from lab.network import Lab, Machine
+from lab.node import Node
+from lab.sipp import Transport
+from sipward.certificates import Certificates
 
 from .conftest import Tenant
 
@@ -37,7 +40,11 @@ class Office:
         self.bob.wait_for("CALL_ESTABLISHED", since=answered)
 
 
-LAYOUTS = {"pbx elsewhere, udp": ("pbx", "udp", False), "pbx on the node, tcp, path": ("pbx_on_node", "tcp", True)}
+LAYOUTS = {
+    "pbx elsewhere, udp": ("pbx", "udp", False),
+    "pbx on the node, tcp, path": ("pbx_on_node", "tcp", True),
+    "pbx elsewhere, tls": ("pbx", "tls", False),
+}
 
 
 @pytest.fixture(params=list(LAYOUTS.values()), ids=list(LAYOUTS))
@@ -48,16 +55,18 @@ def office(
     bob: Machine,
     alice: Machine,
     rob: Machine,
+    node: Node,
 ) -> Iterator[Office]:
     where, transport, path = request.param
+    ca = Certificates(node.state_dir).ca if transport == "tls" else None
     machine: Machine = request.getfixturevalue(where)
     domain = tenant(machine).domain
     with ExitStack() as running:
         pbx = running.enter_context(Asterisk(machine, domain, [BOB, ALICE, ROB], support_path=path))
         phones = (
-            Baresip(bob, BOB, domain, transport=transport),
-            Baresip(alice, ALICE, domain, transport=transport),
-            Baresip(rob, ROB, domain, transport=transport, answers=True),
+            Baresip(bob, BOB, domain, transport=transport, ca=ca),
+            Baresip(alice, ALICE, domain, transport=transport, ca=ca),
+            Baresip(rob, ROB, domain, transport=transport, answers=True, ca=ca),
         )
         yield Office(pbx, *map(running.enter_context, phones))
     assert not pbx.errors, pbx.log_tail()
@@ -105,6 +114,41 @@ def test_a_call_is_transferred(office: Office) -> None:
     office.alice.wait_for("CALL_CLOSED", since=ended)
 
 
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_a_phone_connects_its_two_calls_with_each_other_and_leaves(
+    transport: Transport, tenant: Callable[..., Tenant], pbx: Machine, alice: Machine, bob: Machine, rob: Machine
+) -> None:
+    """Attended transfer (RFC 5589, 7): a REFER with Replaces in one call names the other."""
+    domain = tenant(pbx).domain
+    with ExitStack() as running:
+        asterisk = running.enter_context(Asterisk(pbx, domain, [BOB, ALICE, ROB]))
+        first, second = (
+            running.enter_context(Baresip(machine, user, domain, transport=transport, answers=True))
+            for machine, user in ((bob, BOB), (rob, ROB))
+        )
+        phone = running.enter_context(Agent(alice, transport))
+        sign_on(phone, ALICE, domain)
+        to_first, to_second = (dial(phone, ALICE, number, domain, phone.sdp()) for number in (BOB, ROB))
+        theirs, ours = (tag.partition(";tag=")[2] for tag in (to_second.remote, to_second.local))
+        replaces = quote(f"{to_second.call_id};to-tag={theirs};from-tag={ours}", safe="")
+        connected = time.time()
+        to_first.send("REFER", headers=[f"Refer-To: <{to_second.target}?Replaces={replaces}>"])
+        ended, accepted = "", False
+        while not (ended and accepted):  # the BYE may overtake the 202
+            message = phone.receive()
+            accepted = accepted or (message.method, message.status) == ("REFER", 202)
+            if message.status is None:
+                phone.reply(message, 200)
+                ended = message.call_id if message.method == "BYE" else ended
+        left = to_second if ended == to_first.call_id else to_first
+        left.send("BYE")
+        phone.expect_again(200)
+        expect_audio(bob, rob, since=connected)
+        first.hangup()
+        second.wait_for("CALL_CLOSED")
+    assert not asterisk.errors, asterisk.log_tail()
+
+
 def test_a_phone_that_comes_back_more_often_than_its_pbx_keeps_contacts_is_registered_and_reached(
     tenant: Callable[..., Tenant], pbx: Machine, bob: Machine, alice: Machine
 ) -> None:
@@ -113,9 +157,9 @@ def test_a_phone_that_comes_back_more_often_than_its_pbx_keeps_contacts_is_regis
     with Asterisk(pbx, domain, [BOB, ALICE]) as asterisk, Baresip(alice, ALICE, domain) as caller:
         for _ in range(MAX_CONTACTS + 2):
             with Agent(bob, "tcp") as gone:
-                register(gone, BOB, domain)
+                sign_on(gone, BOB, domain)
         with Agent(bob, "tcp") as phone:
-            register(phone, BOB, domain)
+            sign_on(phone, BOB, domain)
             ended = caller.mark()
             caller.command("dial", f"sip:{BOB}@{domain}")
             phone.reply(phone.expect("INVITE"), 486, tag="busy")
@@ -124,22 +168,33 @@ def test_a_phone_that_comes_back_more_often_than_its_pbx_keeps_contacts_is_regis
     assert not asterisk.errors, asterisk.log_tail()
 
 
-def register(phone: Agent, user: str, domain: str) -> None:
-    """Register, with the digest that the PBX asks for (RFC 2617)."""
-    uri = f"sip:{domain}"
-    talk = phone.begin("REGISTER", uri, user=user, domain=domain)
-    talk.remote = f"<sip:{user}@{domain}>"
-    challenge = dict(re.findall(r'(\w+)="?([^",]+)', phone.expect(401).header("WWW-Authenticate")))
-    realm, nonce, count, own = challenge["realm"], challenge["nonce"], "00000001", "abc"
-    secret, asked = md5(f"{user}:{realm}:{PASSWORD}"), md5(f"REGISTER:{uri}")
-    response = md5(f"{secret}:{nonce}:{count}:{own}:auth:{asked}")
-    talk.send("REGISTER", headers=[
-        f'Authorization: Digest username="{user}", realm="{realm}", nonce="{nonce}", uri="{uri}", algorithm=MD5, '
-        f'opaque="{challenge.get("opaque", "")}", qop=auth, nc={count}, cnonce="{own}", response="{response}"',
-        "Expires: 600",
-    ])  # fmt: skip
-    phone.expect(200)
-
-
-def md5(text: str) -> str:
-    return hashlib.md5(text.encode()).hexdigest()
+def test_a_phone_that_writes_sips_everywhere_is_called_and_hung_up_from_either_side(
+    tenant: Callable[..., Tenant], pbx: Machine, bob: Machine, alice: Machine
+) -> None:
+    domain = tenant(pbx).domain
+    with (
+        Asterisk(pbx, domain, [BOB, ALICE]) as asterisk,
+        Baresip(alice, ALICE, domain) as caller,
+        Agent(bob, "tls") as phone,
+    ):
+        own = f"<sips:{BOB}@{phone.hostport}>"
+        sign_on(phone, BOB, domain, scheme="sips", contact=own)
+        for hangs_up in ("caller", "phone"):
+            ended = caller.mark()
+            caller.command("dial", f"sip:{BOB}@{domain}")
+            invite = phone.expect("INVITE")
+            assert f"<{invite.uri}>" == own
+            theirs = Talk.answering(phone, invite, "phone", contact=own)
+            phone.reply(invite, 200, tag="phone", body=phone.sdp(), contact=own)
+            assert f"<{phone.expect('ACK').uri}>" == own
+            caller.wait_for("CALL_ESTABLISHED", since=ended)
+            if hangs_up == "caller":
+                caller.hangup()
+                bye = phone.expect("BYE")
+                assert f"<{bye.uri}>" == own
+                phone.reply(bye, 200)
+            else:
+                theirs.send("BYE")
+                phone.expect(200)
+                caller.wait_for("CALL_CLOSED", since=ended)
+    assert not asterisk.errors, asterisk.log_tail()

@@ -147,6 +147,18 @@ def test_phones_behind_two_nats_have_one_address_and_different_bindings(own_lab:
         assert (len(ports) == 1) is (kind == "restricted")
 
 
+def test_the_nodes_address_on_the_link_stays_whoever_comes(own_lab: Lab) -> None:
+    node = own_lab.node()
+
+    def address() -> str:
+        return node.run(["ip", "-brief", "link", "show", "service"]).split()[2]
+
+    before = address()
+    for number in range(8):  # each with an address on the link by chance, higher or lower
+        own_lab.instance(f"pbx{number}")
+        assert address() == before
+
+
 def test_nothing_of_a_lab_is_left(own_lab: Lab) -> None:
     with Lab() as other:
         machine = other.phone("bob")

@@ -25,6 +25,8 @@ SERVICE = Segment("service", "10.5.4.", "fd00:5:4::")
 LOCAL = Segment("local", "192.168.10.")
 LAN = Segment("lan", "192.168.1.")
 """Behind each NAT router, overlapping on purpose: two phones with one address is what the field has."""
+HOME = Segment("home", "192.168.2.")
+"""Behind a router that is itself behind the symmetric NAT."""
 SITE = Segment("site", "192.168.100.")
 """Where the node lives when it is itself behind a router."""
 
@@ -34,7 +36,11 @@ CARRIER = 20
 PHONES = 30
 RESTRICTED_NAT = 40
 SYMMETRIC_NAT = 41
+CONE_NAT = 42
+HOME_ROUTER = 250
+"""Of the router of HOME, in LAN."""
 DNS = 53
+PEBBLE = 54
 ATTACKER = 66
 BORDERS = 80
 """The first of the carriers' session border controllers; 80 to 95 make a network of their own: BORDER_NETWORK."""

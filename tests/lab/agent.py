@@ -3,6 +3,7 @@
 import itertools
 import re
 import socket
+import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,9 @@ from lab.sipp import Transport
 
 _numbers = itertools.count(1)
 _BRANCH = "z9hG4bK"
-_PROBE = "<sip:health@"
+_PING = b"\r\n\r\n"
+"""What keeps a NAT's flow alive."""
+PROBE = "<sip:health@"
 """In the From of the node's own OPTIONS to an instance."""
 _ROUTE = re.compile(r"<[^>]+>[^,<]*")
 
@@ -24,8 +27,9 @@ _ROUTE = re.compile(r"<[^>]+>[^,<]*")
 class Agent:
     """One socket of a machine that speaks SIP to the node. A context manager.
 
-    Over TCP it connects with its first message. `to` is the node as this machine sees it, unless it is named; `host` is
-    the one of the machine's addresses to use, its first unless it is named.
+    Over TCP and TLS it connects with its first message. `to` is the node as this machine sees it, unless it is named;
+    `host` is the one of the machine's addresses to use, its first unless it is named. `tls` says whom it trusts over
+    TLS, anybody unless it is given; `asks_for` is the server name that it asks for.
     """
 
     def __init__(
@@ -37,12 +41,16 @@ class Agent:
         port: int | None = None,
         to: Address | None = None,
         host: str = "",
+        tls: ssl.SSLContext | None = None,
+        asks_for: str = "",
     ) -> None:
         self.machine = machine
         self.transport = transport
         self.host = host or (machine.address6 if ipv6 else machine.address)
         ipv6 = ":" in self.host
-        self.node = to or Address(machine.lab.edge(machine, ipv6=ipv6), 5060)
+        self.node = to or Address(machine.lab.edge(machine, ipv6=ipv6), 5061 if transport == "tls" else 5060)
+        self._tls = tls or (trusting_all() if transport == "tls" else None)
+        self._asks_for = asks_for
         self._early: list[Message] = []
         self._probes: list[Message] = []
         self._seen: set[str] = set()
@@ -82,11 +90,18 @@ class Agent:
         if self.transport == "udp":
             self.socket.sendto(data, tuple(self.node))
             return
-        if not self._connected:
-            self.socket.settimeout(PATIENCE)
-            self.socket.connect(tuple(self.node))
-            self._connected = True
+        self.connect()
         self.socket.sendall(data)
+
+    def connect(self) -> None:
+        """Open the connection, unless it is open. Raises ssl.SSLError when the node is not who it should be."""
+        if self._connected:
+            return
+        self.socket.settimeout(PATIENCE)
+        self.socket.connect(tuple(self.node))
+        if self._tls:
+            self.socket = self._tls.wrap_socket(self.socket, server_hostname=self._asks_for or None)
+        self._connected = True
 
     def compose(self, first: str, fields: Sequence[str], body: str = "", via: str = "") -> str:
         """A request: its first line's method and URI, our Via, and the rest as given."""
@@ -231,7 +246,11 @@ class Agent:
             if not data:
                 raise ConnectionResetError("the node has closed the connection")
             self._buffer += data
-            self._early += [self._message(text, self.node) for text in cut(self._buffer)]
+            heard = [self._message(text, self.node) for text in cut(self._buffer)]
+            if self._tls:
+                for message in heard:
+                    self.machine.lab.wire.overhear(message, self.machine.lab.side(self.host))
+            self._early += heard
             if self._early:
                 return self._early.pop(0)
 
@@ -244,8 +263,10 @@ class Agent:
                 data, source = self.socket.recvfrom(65536)
             except TimeoutError:
                 return None
+            if data == _PING:
+                continue
             message = self._message(data, Address(*source[:2]))
-            if _PROBE not in message.header("From"):
+            if PROBE not in message.header("From"):
                 return message
             self._probes.append(message)
 
@@ -256,13 +277,23 @@ class Agent:
 
     # --- SDP ------------------------------------------------------------------------------------------------------
 
-    def sdp(self, version: int = 1) -> str:
-        """A plain SDP with PCMA. Nobody listens at its port."""
-        family = "IP6" if ":" in self.host else "IP4"
+    def sdp(self, version: int = 1, media: Address | None = None, direction: str = "sendrecv") -> str:
+        """A plain SDP with PCMA and DTMF (RFC 4733). Nobody listens at its port, unless `media` is somebody's."""
+        media = media or Address(self.host, self.machine.rtp_ports[0])
+        family, its = ("IP6" if ":" in host else "IP4" for host in (self.host, media.host))
         return (
-            f"v=0\r\no=- 1 {version} IN {family} {self.host}\r\ns=-\r\nc=IN {family} {self.host}\r\nt=0 0\r\n"
-            f"m=audio {self.machine.rtp_ports[0]} RTP/AVP 8\r\na=rtpmap:8 PCMA/8000\r\na=sendrecv\r\n"
+            f"v=0\r\no=- 1 {version} IN {family} {self.host}\r\ns=-\r\nc=IN {its} {media.host}\r\nt=0 0\r\n"
+            f"m=audio {media.port} RTP/AVP 8 101\r\na=rtpmap:8 PCMA/8000\r\na=rtpmap:101 telephone-event/8000\r\n"
+            f"a=fmtp:101 0-16\r\na={direction}\r\n"
         )
+
+
+def trusting_all() -> ssl.SSLContext:
+    """A TLS client that looks at nobody's certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 class Listener(Agent):

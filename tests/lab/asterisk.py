@@ -5,7 +5,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from lab.addresses import GATEWAY, SERVICE
 from lab.eventually import PATIENCE
@@ -63,7 +63,7 @@ rewrite_contact = no
 rtp_symmetric = no
 force_rport = no
 direct_media = no
-
+{media}
 [{user}]
 type = auth
 auth_type = userpass
@@ -76,6 +76,12 @@ max_contacts = {contacts}
 remove_existing = yes
 support_path = {path}
 """
+
+_ENCRYPTIONS = {
+    "off": "",
+    "sdes": "media_encryption = sdes\n",
+    "dtls": "media_encryption = dtls\ndtls_auto_generate_cert = yes\n",
+}
 
 _TRUNK = """
 [carrier]
@@ -283,16 +289,19 @@ class Asterisk(Daemon):
         support_path: bool = False,
         carrier: str = "",
         account: str = "",
+        srtp: Literal["off", "sdes", "dtls"] = "off",
     ) -> None:
+        """`srtp`: what its calls with phones are, and nothing else is taken."""
         self.domain = domain
         proxy = f"{SERVICE.host(GATEWAY)[0]}:5060"
         path = "yes" if support_path else "no"
         common = {"proxy": proxy, "domain": domain, "password": PASSWORD, "contacts": MAX_CONTACTS, "path": path}
-        parts = [_ENDPOINT.format(user=user, **common) for user in extensions]
+        parts = [_ENDPOINT.format(user=user, media=_ENCRYPTIONS[srtp], **common) for user in extensions]
         if carrier:
             trunk = _TRUNK + (_REGISTRATION if account else _IDENTIFY)
             parts.append(trunk.format(carrier=carrier, account=account or "nobody", **common))
-        super().__init__(machine, "".join(parts), _DIALPLAN, ["res_pjsip_path"] if support_path else [])
+        modules = [*(["res_pjsip_path"] if support_path else []), *(["res_srtp"] if srtp != "off" else [])]
+        super().__init__(machine, "".join(parts), _DIALPLAN, modules)
 
     @property
     def contacts(self) -> str:

@@ -21,9 +21,9 @@ def _alaw(sample: int) -> int:
     return (sign | code) ^ 0x55
 
 
-def tone(hertz: int, seconds: float = 1.0, level: int = 8000) -> list[int]:
+def tone(hertz: int, seconds: float = 1.0, level: int = 8000, rate: int = RATE) -> list[int]:
     """Samples of a sine, 16 bits."""
-    return [round(level * math.sin(2 * math.pi * hertz * n / RATE)) for n in range(int(RATE * seconds))]
+    return [round(level * math.sin(2 * math.pi * hertz * n / rate)) for n in range(int(rate * seconds))]
 
 
 def write_alaw(path: Path, hertz: int = 425) -> Path:
@@ -34,14 +34,32 @@ def write_alaw(path: Path, hertz: int = 425) -> Path:
     return path
 
 
-def write_wav(path: Path, hertz: int = 425, seconds: int = 300) -> Path:
+def write_wav(path: Path, hertz: int = 425, seconds: int = 300, rate: int = RATE, channels: int = 1) -> Path:
     """The tone as a WAV file of 16-bit samples, for phones that play one. A phone may hang up where its file ends."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        data = b"".join(struct.pack("<h", sample) for sample in tone(hertz)) * seconds
+        data = b"".join(struct.pack("<h", sample) * channels for sample in tone(hertz, rate=rate)) * seconds
+        size = 2 * channels
         head = struct.pack(
             "<4sI4s4sIHHIIHH4sI",
-            *(b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 1, 1, RATE, RATE * 2, 2, 16, b"data", len(data)),
+            *(b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 1, channels, rate, rate * size, size, 16),
+            *(b"data", len(data)),
         )
         path.write_bytes(head + data)
     return path
+
+
+def is_tone(path: Path, hertz: int) -> bool:
+    """Whether the end of a WAV file of 16-bit samples, its last fifth of a second, is that tone and little else."""
+    data = path.read_bytes()
+    channels, rate = struct.unpack_from("<HI", data, 22)
+    count = rate // 5
+    frames = data[44:][-2 * channels * (len(data[44:]) // (2 * channels)) :] if len(data) > 44 else b""
+    samples: list[int] = [frame[0] for frame in struct.iter_unpack(f"<{channels}h", frames[-2 * channels * count :])]
+    if len(samples) < count:
+        return False
+    turns = [2 * math.pi * hertz * n / rate for n in range(count)]
+    real = sum(sample * math.cos(turn) for sample, turn in zip(samples, turns, strict=True))
+    imaginary = sum(sample * math.sin(turn) for sample, turn in zip(samples, turns, strict=True))
+    power = sum(sample * sample for sample in samples)
+    return bool(power > count * 100**2 and 2 * (real**2 + imaginary**2) / count > 0.8 * power)

@@ -1,17 +1,22 @@
 """A real phone: baresip without a sound card, told what to do over its control port."""
 
 import json
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from lab.asterisk import PASSWORD
-from lab.audio import write_wav
+from lab.audio import is_tone, write_wav
 from lab.eventually import PATIENCE
 from lab.network import Machine
+from lab.packets import Address
+from lab.sip import Message
+from lab.sipp import Transport
 
 _CONTROL = 4444
 _MODULES = "/usr/lib/baresip/modules"
@@ -33,16 +38,29 @@ rtp_ports {low}-{high}
 rtcp_mux no
 jitter_buffer_type fixed
 jitter_buffer_delay 5-10
+snd_path {heard}
 module_path {modules}
 module g711.so
 module aufile.so
 module aubridge.so
+module sndfile.so
 module uuid.so
-module_app account.so
+{modules_of_media}module_app account.so
 module_app menu.so
 module_app ctrl_tcp.so
 ctrl_tcp_listen 127.0.0.1:{control}
 """
+
+type Srtp = Literal["off", "optional", "sdes", "dtls"]
+type Codec = Literal["PCMA/8000/1", "opus/48000/2"]
+
+_ENCRYPTIONS: Mapping[Srtp, str] = {
+    "off": "", "optional": ";mediaenc=srtp", "sdes": ";mediaenc=srtp-mand", "dtls": ";mediaenc=dtls_srtp",
+}  # fmt: skip
+
+
+_TRACED = re.compile(r"#\nTLS (\S+):(\d+) -> (\S+):(\d+)\n(.*?)\x1b\[;m", re.S)
+"""A message in the phone's trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +82,19 @@ class Baresip:
         user: str,
         domain: str,
         *,
-        transport: Literal["udp", "tcp"] = "udp",
+        transport: Transport = "udp",
         password: str = PASSWORD,
         answers: bool = False,
         hertz: int = 425,
+        srtp: Srtp = "off",
+        ice: bool = False,
+        codec: Codec = "PCMA/8000/1",
+        ca: Path | None = None,
     ) -> None:
+        """`srtp`: "optional" offers keys beside plain RTP (RFC 8643); the others take nothing else.
+
+        `ca`: the file of whom it trusts over TLS; anybody without it.
+        """
         self.machine = machine
         self.user = user
         self.domain = domain
@@ -78,17 +104,24 @@ class Baresip:
         self._answers: dict[str, Mapping[str, Any]] = {}
         self._changed = threading.Condition()
         self._next = 0
-        self._said = machine.lab.directory / "audio" / f"{hertz}.wav"
-        edge = machine.lab.edge(machine)
+        self._is_opus = codec.startswith("opus")
+        self._said = machine.lab.directory / "audio" / f"{hertz}{'-opus' if self._is_opus else ''}.wav"
+        self._heard = self._directory / "heard"
+        edge = Address(machine.lab.edge(machine), 5061 if transport == "tls" else 5060)
+        self._is_encrypted = transport == "tls"
+        self._read = 0
         self._account = (
             f"<sip:{user}@{domain};transport={transport}>;auth_user={user};auth_pass={password}"
-            f';outbound="sip:{edge}:5060;transport={transport}";regint=600;audio_codecs=PCMA/8000/1'
-            f";answermode={'auto' if answers else 'manual'}"
+            f';outbound="sip:{edge};transport={transport}";regint=600;audio_codecs={codec}'
+            f";answermode={'auto' if answers else 'manual'}{_ENCRYPTIONS[srtp]}{';medianat=ice' if ice else ''}"
         )
         self._config = _CONFIG.format(
             address=machine.address, port=machine.sip_port, low=machine.rtp_ports[0], high=machine.rtp_ports[1],
-            modules=_MODULES, control=_CONTROL, said=self._said,
+            modules=_MODULES, control=_CONTROL, said=self._said, heard=self._heard,
+            modules_of_media="".join(f"module {name}.so\n" for name in _media_modules(srtp, ice, codec)),
         )  # fmt: skip
+        if ca:
+            self._config += f"sip_cafile {ca}\n"
 
     def __enter__(self) -> Self:
         return self.start()
@@ -100,18 +133,25 @@ class Baresip:
 
     def start(self) -> Self:
         """Start it and wait until it is registered."""
-        self._directory.mkdir(parents=True)
-        write_wav(self._said, self._hertz)
+        self._heard.mkdir(parents=True)
+        self._write_what_it_says()
         (self._directory / "config").write_text(self._config)
         (self._directory / "accounts").write_text("# none\n")
         (self._directory / "contacts").write_text("")
-        argv = ["baresip", "-f", str(self._directory)]
+        argv = ["baresip", *(["-s"] if self._is_encrypted else []), "-f", str(self._directory)]
         self._process = self.machine.popen(argv, log=self._directory / "log", cwd=self._directory)
         self._connect()
         # An account of the file would be registered before anyone listens to the events.
         self.command("uanew", self._account)
         self.wait_for("REGISTER_OK")
         return self
+
+    def _write_what_it_says(self) -> None:
+        """A file as its codec takes it: baresip does not resample."""
+        if self._is_opus:
+            write_wav(self._said, self._hertz, seconds=60, rate=48000, channels=2)
+        else:
+            write_wav(self._said, self._hertz)
 
     def stop(self) -> None:
         """End it; it unregisters by itself."""
@@ -186,6 +226,11 @@ class Baresip:
             raise RuntimeError(f"baresip {name} {params}: {answer.get('data')}\n{self.log_tail()}")
         return str(answer.get("data", ""))
 
+    def hears(self, hertz: int) -> bool:
+        """Whether the tone is what it has heard of late, decrypted and decoded."""
+        files = sorted(self._heard.glob("dump-*-dec.wav"), key=lambda file: file.stat().st_mtime_ns)
+        return bool(files) and is_tone(files[-1], hertz)
+
     # --- what it tells --------------------------------------------------------------------------------------------
 
     @property
@@ -244,6 +289,7 @@ class Baresip:
                 buffer = rest[int(size) + 1 :]
 
     def _take(self, said: Mapping[str, Any]) -> None:
+        self._tell()
         with self._changed:
             if said.get("response"):
                 self._answers[str(said.get("token"))] = said
@@ -251,3 +297,24 @@ class Baresip:
                 fields = (str(said.get(key, "")) for key in ("type", "peeruri", "id", "param"))
                 self._events.append(Event(*fields))
             self._changed.notify_all()
+
+    def _tell(self) -> None:
+        """Tell the wire what was encrypted on it since the last time; the phone writes it down before it acts on it."""
+        if not self._is_encrypted:
+            return
+        new = (self._directory / "log").read_bytes()[self._read :].decode(errors="replace")
+        lab, end = self.machine.lab, 0
+        for traced in _TRACED.finditer(new):
+            source, destination = (
+                Address(host.strip("[]"), int(port)) for host, port in (traced.group(1, 2), traced.group(3, 4))
+            )
+            way = "out" if source.host in self.machine.addresses else "in"
+            message = Message(time.time(), self.machine.name, "eth0", way, "tls", source, destination, traced[5])
+            lab.wire.overhear(message, lab.side(self.machine.address))
+            end = traced.end()
+        self._read += len(new[:end].encode())
+
+
+def _media_modules(srtp: Srtp, ice: bool, codec: Codec) -> list[str]:
+    names = {"off": [], "optional": ["srtp"], "sdes": ["srtp"], "dtls": ["dtls_srtp"]}[srtp]
+    return [*names, *(["ice"] if ice else []), *(["opus"] if codec.startswith("opus") else [])]

@@ -2,25 +2,28 @@
 
 import itertools
 import os
+import re
 import shutil
 import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from lab import addresses
-from lab.addresses import INTERNET, LAN, LOCAL, SERVICE, SITE, Segment, with_prefix
+from lab.addresses import HOME, INTERNET, LAN, LOCAL, SERVICE, SITE, Segment, with_prefix
 from lab.processes import Process, Processes, end, living_in
 from lab.wire import Wire
 
 if TYPE_CHECKING:
     from lab.sipp import Sipp
 
-Behind = Literal["public", "restricted", "symmetric", "local"]
+Nat = Literal["cone", "restricted", "symmetric", "double"]
+Behind = Literal["public", "local", "site", "cone", "restricted", "symmetric", "double"]
 Place = Literal["public", "nat", "local"]
 
 _labs = itertools.count(1)
@@ -189,7 +192,7 @@ class Lab:
         return self._node
 
     def phone(self, name: str, behind: Behind = "public") -> Machine:
-        """A telephone's machine: on the Internet, behind one of the two NAT routers, or in the node's local network.
+        """A telephone's machine: on the Internet, behind one of the NAT routers, or in the node's local network.
 
         Like all machines it is made when it is first asked for, and found by its name from then on.
         """
@@ -203,10 +206,15 @@ class Lab:
                 number = self._number("local", addresses.PHONES)
                 # The node is the site's gateway, so its outside address is reached here as well.
                 return self._host(name, self._bridges["local"], LOCAL, number, gateway=f"{LOCAL.v4}{addresses.GATEWAY}")
-            case "restricted" | "symmetric":
-                bridge = self.nat(behind)
+            case "site":
+                # Beside the node, behind the node's own router.
+                self.node("nat")
+                number = self._number("site", addresses.PHONES)
+                return self._host(name, self._bridges["gateway"], SITE, number, gateway=f"{SITE.v4}{addresses.GATEWAY}")
+            case _:
+                bridge, inner = self.nat(behind), HOME if behind == "double" else LAN
                 number = self._number(behind, addresses.LAN_PHONES)
-                return self._host(name, bridge, LAN, number, gateway=f"{LAN.v4}{addresses.GATEWAY}")
+                return self._host(name, bridge, inner, number, gateway=f"{inner.v4}{addresses.GATEWAY}")
 
     def carrier(self, name: str = "carrier") -> Machine:
         """A carrier's machine on the Internet."""
@@ -229,6 +237,12 @@ class Lab:
             self._configure(space, bridge, address)
             self.machines["dns"] = Machine("dns", space, (address,), self, ())
         return self.machines["dns"]
+
+    def host_of_internet(self, name: str, number: int) -> Machine:
+        """Somebody on the Internet at an address that others must know beforehand."""
+        if name in self.machines:
+            return self.machines[name]
+        return self._host(name, self._internet(), INTERNET, number)
 
     def attacker(self, name: str = "attacker") -> Machine:
         """Somebody on the Internet who should not get anywhere."""
@@ -261,14 +275,49 @@ class Lab:
         """The address at which this machine meets the node: service address, its own, or the one it is known by."""
         if any(a in SERVICE for a in machine.addresses):
             return SERVICE.host(addresses.GATEWAY)[-1 if ipv6 else 0]
-        if machine.address in LOCAL:
+        if machine.address in LOCAL or machine.address in SITE:
             return self.node().address
         return INTERNET.host(addresses.NODE)[-1 if ipv6 else 0]
 
-    def nat(self, kind: Literal["restricted", "symmetric"]) -> str:
-        """The NAT router of this kind; returns its LAN's bridge. Phones behind it ask for it by themselves."""
-        number = addresses.RESTRICTED_NAT if kind == "restricted" else addresses.SYMMETRIC_NAT
-        return self._router(kind, f"{INTERNET.v4}{number}", LAN, _MASQUERADE[kind])
+    def side(self, address: str) -> str:
+        """The node's interface that leads to an address."""
+        return next((segment.name for segment in (LOCAL, SERVICE) if address in segment), "eth0")
+
+    def nat(self, kind: Nat) -> str:
+        """The NAT router of this kind; returns its LAN's bridge. Phones behind it ask for it by themselves.
+
+        `double`: a router of a home whose other side is the LAN behind the symmetric NAT.
+        """
+        rules = _MASQUERADE[kind]
+        if kind == "double":
+            lan, gateway = self.nat("symmetric"), f"{LAN.v4}{addresses.GATEWAY}"
+            return self._router(kind, f"{LAN.v4}{addresses.HOME_ROUTER}", HOME, rules, lan, gateway)
+        return self._router(kind, f"{INTERNET.v4}{_NAT_NUMBERS[kind]}", LAN, rules)
+
+    @contextmanager
+    def forgetful(self, kind: Nat, seconds: int) -> Iterator[None]:
+        """The NAT router forgets a UDP flow after so many seconds of silence, as long as this lasts."""
+        space = self.nat(kind).partition("/")[0]
+        names = [f"netfilter/nf_conntrack_udp_timeout{each}" for each in ("", "_stream")]
+        before = in_namespace(space, lambda: {name: _read(name) for name in names})
+        in_namespace(space, lambda: _write_all(dict.fromkeys(names, str(seconds))))
+        try:
+            yield
+        finally:
+            in_namespace(space, lambda: _write_all(before))
+
+    def remembers(self, kind: Nat, inner: tuple[str, int]) -> bool:
+        """Whether the NAT router still knows a UDP flow that began at this address inside."""
+        space = self.nat(kind).partition("/")[0]
+        flows = in_namespace(space, lambda: Path("/proc/thread-self/net/nf_conntrack").read_text())
+        host, port = inner
+        return re.search(rf" udp .* src={re.escape(host)} dst=\S+ sport={port} dport=", flows) is not None
+
+    def second_public_address(self) -> str:
+        """Another address on the Internet that the node's router forwards from."""
+        address, space = INTERNET.host(addresses.SECOND_NODE_ADDRESS)[0], self._bridges["gateway"].partition("/")[0]
+        self._configure(space, "wan", address)
+        return address
 
     @property
     def internet(self) -> str:
@@ -320,8 +369,12 @@ class Lab:
         return self._bridges[INTERNET.name]
 
     def _bridge(self, space: str, segment: Segment, key: str = "") -> None:
+        # An address of its own, which stays: else a bridge has its lowest port's, another one with each machine that
+        # comes, and who knows the old one for the node's sends to nobody.
+        address = f"02:00:00:00:00:{len(self._bridges):02x}"
         # Multicast snooping would hold back the first neighbour solicitations of IPv6.
-        _ip([f"link add {segment.name} type bridge mcast_snooping 0", f"link set {segment.name} up"], space)
+        made = f"link add {segment.name} address {address} type bridge mcast_snooping 0"
+        _ip([made, f"link set {segment.name} up"], space)
         self._bridges[key or segment.name] = f"{space}/{segment.name}"
 
     def _cable(self, space: str, interface: str, bridge: str) -> None:
@@ -339,11 +392,12 @@ class Lab:
             lines.append(f"route add default via {gateway}")
         _ip(lines, space)
 
-    def _router(self, name: str, public: str, inner: Segment, rules: str) -> str:
+    def _router(self, name: str, public: str, inner: Segment, rules: str, outer: str = "", gateway: str = "") -> str:
+        """A router, by its address on the bridge `outer`, which is the Internet unless it is named."""
         if name not in self._bridges:
             space = self._namespace(name)
-            self._cable(space, "wan", self._internet())
-            self._configure(space, "wan", public)
+            self._cable(space, "wan", outer or self._internet())
+            self._configure(space, "wan", public, gateway=gateway)
             self._bridge(space, inner, name)
             self._configure(space, inner.name, *inner.host(addresses.GATEWAY))
             in_namespace(space, _forward)
@@ -355,6 +409,7 @@ class Lab:
 
 _NAT = """\
 table ip nat {{
+  map cone {{ type inet_service : ipv4_addr; flags dynamic; }}
   chain postrouting {{
     type nat hook postrouting priority srcnat
     oifname "wan" {out}
@@ -371,11 +426,22 @@ table ip nat {{
 }}
 """
 
-_MASQUERADE = {
+_MASQUERADE: dict[Nat, str] = {
     # Keeps the source port where it can: the mapping is the same for every peer, only the filter is per peer.
     "restricted": _NAT.format(out="masquerade", in_=""),
     # A new port for every peer: what a signalling address tells about the media address is nothing.
     "symmetric": _NAT.format(out="masquerade random,fully-random", in_=""),
+    # The mapping is for everybody: who sends to it from anywhere is let in.
+    "cone": _NAT.format(
+        out='meta l4proto udp update @cone { udp sport : ip saddr }\n    oifname "wan" masquerade',
+        in_='iifname "wan" dnat to udp dport map @cone',
+    ),
+    "double": _NAT.format(out="masquerade", in_=""),
+}
+_NAT_NUMBERS: dict[Nat, int] = {
+    "cone": addresses.CONE_NAT,
+    "restricted": addresses.RESTRICTED_NAT,
+    "symmetric": addresses.SYMMETRIC_NAT,
 }
 _FORWARDING = _NAT.format(
     out=f"snat to {INTERNET.v4}{addresses.NODE}",
@@ -403,6 +469,15 @@ def _sysctls() -> None:
 
 def _forward() -> None:
     _write("ipv4/ip_forward", "1")
+
+
+def _read(name: str) -> str:
+    return (Path("/proc/sys/net") / name).read_text()
+
+
+def _write_all(values: Mapping[str, str]) -> None:
+    for name, value in values.items():
+        _write(name, value)
 
 
 def _write(name: str, value: str) -> None:

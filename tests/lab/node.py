@@ -17,6 +17,8 @@ from lab.addresses import DNS, GATEWAY, INTERNET, LOCAL, NODE, SERVICE, SITE
 from lab.eventually import PATIENCE, eventually
 from lab.network import Lab, Machine, Place
 from lab.packets import Address
+from lab.pebble import DIRECTORY
+from lab.pki import known, private_profile
 from lab.processes import Process
 from sipward import live, numbers, rpc
 from sipward import node as product
@@ -27,7 +29,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 FQDN = "edge.example.net"
 PLAN = numbers.Plan(country="39")
 """Numbers are dialled as in Italy."""
-_LOGS = ("sipward", "kamailio", "rtpengine", "redis")
+_LOGS = ("sipward", "kamailio", "certificates", "rtpengine", "redis")
 
 type Table = Mapping[str, object]
 
@@ -78,6 +80,11 @@ class Node:
         self.directory.mkdir(exist_ok=True)
         self.config.write_text(to_toml(self._table))
         return self
+
+    def reconfigure(self, settings: Mapping[str, Any]) -> None:
+        """Write a configuration that differs in these; the node takes it when it is told to."""
+        self._table = _merge(self._table, settings)
+        self.configure()
 
     def wait_ready(self, within: float = 120.0) -> None:
         """Ask for its status until it is ready; RuntimeError with the logs when it ends or takes too long."""
@@ -326,10 +333,15 @@ class Node:
                 "local_networks": [f"{LOCAL.v4}0/24"],
             },
             "rtp": {"ports": "20000-20999"},
+            "tls": {"profiles": {"private": {name: str(path) for name, path in private_profile(FQDN).items()}}},
             "dns": {"servers": [f"{INTERNET.v4}{DNS}"]},
             "numbers": {"country_code": PLAN.country},
-            # A scenario knows what it will hear. A test of the OPTIONS to instances says how often they come.
+            # A scenario knows what it will hear. A test of OPTIONS to instances, or of pings, says how often they come.
             "health": {"interval": 0},
+            "sip": {"keepalive": 0},
+            # Nobody but the lab's own CA is ever asked, and nothing is waited for that operators wait for.
+            "certificates": {"ca_file": str(known()), "reload_interval": 1},
+            "acme": {"directory": DIRECTORY, "retry_interval": 1},
         }
 
 
@@ -364,10 +376,10 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def to_toml(table: Mapping[str, Any]) -> str:
+def to_toml(table: Mapping[str, Any], above: str = "") -> str:
     """A table with tables in it as TOML. JSON's strings, numbers, booleans and lists are TOML's too."""
     plain = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, Mapping)]
     for key, value in table.items():
         if isinstance(value, Mapping):
-            plain += ["", f"[{key}]", to_toml(value).strip()]
+            plain += ["", f"[{above}{key}]", to_toml(value, f"{above}{key}.").strip()]
     return "\n".join(plain) + "\n"

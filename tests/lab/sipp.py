@@ -1,21 +1,30 @@
 """SIPp as phone, carrier or PBX: runs a folder of sipp-scenarios on a machine. No exit code but 0 is a success."""
 
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from lab.audio import write_alaw
 from lab.eventually import PATIENCE
 from lab.network import Machine
+from lab.packets import Address
+from lab.sip import Message
 
 SCENARIOS = Path(__file__).resolve().parents[2] / "sipp-scenarios"
 Role = Literal["uac", "uas"]
-Transport = Literal["udp", "tcp"]
+Transport = Literal["udp", "tcp", "tls"]
 
+_SOCKETS = {"udp": "u1", "tcp": "t1", "tls": "l1"}
+_ENCRYPTED = re.compile(
+    r"^-{47} (\S+)\nTLS message (received|sent) \[\d+\] bytes:\n\n(.*?)\n(?=-{47} |\Z)", re.M | re.S
+)
+"""A message in SIPp's trace."""
 _EXIT_CODES = {
     1: "a call failed",
     97: "stopped by its time limit, calls may have succeeded",
@@ -68,6 +77,7 @@ class Sipp:
             self.machine.lab.processes.stop(self._process)
             raise SippError(self.report("still running")) from None
         self.machine.lab.processes.stop(self._process)
+        self._tell()
         problems = [line for line in self._read("errors").splitlines() if "Aborting call" in line or "Aborted" in line]
         if code or problems:
             raise SippError(self.report(f"exit {code}: {_EXIT_CODES.get(code, 'failed')}" if code else problems[0]))
@@ -104,6 +114,16 @@ class Sipp:
                 parts.append(f"--- {part}\n{text[-limit:]}")
         return "\n".join(parts)
 
+    def _tell(self) -> None:
+        """Tell the wire what was encrypted on it."""
+        for stamp, way, text in _ENCRYPTED.findall(self._read("messages")):
+            direction = "in" if way == "received" else "out"
+            here, node = Address(self.machine.address, 0), Address(self.machine.lab.edge(self.machine), 5061)
+            ends = (node, here) if direction == "in" else (here, node)
+            when = datetime.fromisoformat(stamp).timestamp()
+            message = Message(when, self.machine.name, "eth0", direction, "tls", *ends, text.replace("\n", "\r\n"))
+            self.machine.lab.wire.overhear(message, self.machine.lab.side(self.machine.address))
+
     def _read(self, part: str) -> str:
         path = self._files / part
         return path.read_text(errors="replace") if path.exists() else ""
@@ -139,6 +159,8 @@ def sipp(
     lab = machine.lab
     to = to or lab.edge(machine, ipv6=ipv6)
     ipv6 = ipv6 or to.startswith("[") or to.count(":") > 1
+    if transport == "tls" and role == "uac" and ":5" not in to:
+        to = str(Address(to, 5061))
     address = machine.address6 if ipv6 else machine.address
     port = machine.sip_port if port is None else port
     files = lab.directory / "sipp" / f"{lab.next_number()}-{machine.name}-{name}-{role}"
@@ -157,7 +179,7 @@ def sipp(
         argv += ["-rxsf", str(SCENARIOS / answers / "uas.xml")]
     if role == "uac":
         argv += [f"[{to}]" if to.count(":") > 1 and not to.startswith("[") else to]
-    argv += ["-t", f"{transport[0]}1", "-i", address, "-p", str(port), "-bind_local", "-nostdin"]
+    argv += ["-t", _SOCKETS[transport], "-i", address, "-p", str(port), "-bind_local", "-nostdin"]
     argv += ["-mi", address, "-min_rtp_port", str(machine.rtp_ports[0]), "-max_rtp_port", str(machine.rtp_ports[1])]
     argv += ["-m", str(calls), "-d", str(round(talk * 1000)), "-timeout", f"{timeout}s", "-timeout_error"]
     argv += ["-r", str(rate or 100), "-random_base_ssrc", "-max_reconnect", "0"]

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lab.eventually import PATIENCE
 from lab.packets import TCP, Address, Fragments, Packet, Stream, parse
@@ -126,6 +126,16 @@ class Wire:
             # The order and rest of a stream are still needed by the bytes to come.
             self._flows = {key: _Flow(flow.stream, flow.buffer) for key, flow in flows.items()}
 
+    def overhear(self, message: Message, interface: str) -> None:
+        """Take a message that was encrypted on the wire from who could read it: at the node it passed `interface`."""
+        way = "out" if message.direction == "in" else "in"
+        there = replace(message, machine="node", interface=interface, direction=way)
+        data = message.text.encode(errors="surrogateescape")
+        with self._changed:
+            self._messages += [message, there]
+            self._datagrams.append(Sent(there.time, "node", interface, way, there.source, there.destination, data))
+            self._changed.notify_all()
+
     # --- questions ------------------------------------------------------------------------------------------------
 
     def messages(
@@ -213,18 +223,18 @@ class Wire:
     ) -> list[str]:  # fmt: skip
         """Every needle found in what left by this interface, with its lines. Empty is what promise 4 asks for.
 
-        `shown`: needles that header fields of one name may have, by the name.
+        `shown`: needles that header fields of one name may have, by the name. Who is in a network may know of it.
         """
-        wanted = [needle.encode() for needle in needles]
         shown = shown or {}
 
-        def is_leak(line: bytes) -> bool:
+        def is_leak(line: bytes, wanted: Iterable[bytes]) -> bool:
             field = line.partition(b":")[0].decode(errors="replace")
             return any(needle in line and needle != shown.get(field, "").encode() for needle in wanted)
 
         found: list[str] = []
         for sent in self.sent(machine, interface):
-            lines = [line for line in sent.data.splitlines() if is_leak(line)]
+            wanted = [needle.encode() for needle in needles if not sent.destination.host.startswith(needle)]
+            lines = [line for line in sent.data.splitlines() if is_leak(line, wanted)]
             if lines:
                 first = sent.data.partition(b"\r\n")[0].decode(errors="replace")
                 text = "".join(f"\n    {line.decode(errors='replace')}" for line in lines)

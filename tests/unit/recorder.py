@@ -7,10 +7,11 @@ from types import ModuleType
 from typing import cast
 from zlib import crc32
 
+from sipward import sdp
 from sipward.decision import Request
 from sipward.edge import Edge
 from sipward.live import HEALTH, TABLE, encode
-from sipward.model import Endpoint, Instance, Side, Socket, Tenant
+from sipward.model import Endpoint, Instance, Side, Socket, Srtp, Tenant
 from sipward.uri import Uri, parse, split_list
 
 PUBLIC = Socket(Side.OUTSIDE, Endpoint("udp", "203.0.113.10", 5060), "203.0.113.10")
@@ -67,6 +68,7 @@ class Recorder:
         self.avps: dict[str, str] = {}
         self.table = table(ACME, GLOBEX)
         self.memory: dict[tuple[str, str], str] = {}
+        self.kept_for: dict[tuple[str, str], int] = {}
         self.expired = ""
         self.counted: list[str] = []
         self.logged: list[str] = []
@@ -147,6 +149,7 @@ class Recorder:
             has_sdp=self.has_sdp(),
             media=crc32(self.header("Via").encode()) if self.method() == "INVITE" else 0,
             header=self.header,
+            srtp=sdp.srtp(self.content) if self.method() == "INVITE" and not in_dialog and self.has_sdp() else Srtp.OFF,
         )
 
     def routes(self) -> list[str]:
@@ -178,6 +181,9 @@ class Recorder:
 
     def body(self) -> str:
         return self.content
+
+    def uri(self) -> str:
+        return self.start.split(" ")[1]
 
     def status(self) -> int:
         return int(self.start.split(" ")[1])
@@ -257,8 +263,8 @@ class Recorder:
     def renew_uri(self) -> None:
         self.verbs.append(("renew_uri",))
 
-    def aim(self, target: Endpoint, socket: int) -> None:
-        self.verbs.append(("aim", target, SOCKETS[socket]))
+    def aim(self, target: Endpoint, socket: int, known_as: str = "") -> None:
+        self.verbs.append(("aim", target, SOCKETS[socket], *([known_as] if known_as else [])))
 
     def answer_to_source(self) -> None:
         self.verbs.append(("answer_to_source",))
@@ -313,13 +319,13 @@ class Recorder:
     def recall(self, name: str) -> str:
         return self.avps.get(name, "")
 
-    def media_offer(self, flags: str, sdp: str) -> str | None:
-        self.verbs.append(("media_offer", flags, sdp))
-        return self._rewritten(sdp)
+    def media_offer(self, flags: str, description: str) -> str | None:
+        self.verbs.append(("media_offer", flags, description))
+        return self._rewritten(description)
 
-    def media_answer(self, flags: str, sdp: str) -> str | None:
-        self.verbs.append(("media_answer", flags, sdp))
-        return self._rewritten(sdp)
+    def media_answer(self, flags: str, description: str) -> str | None:
+        self.verbs.append(("media_answer", flags, description))
+        return self._rewritten(description)
 
     def media_delete(self, flags: str) -> bool:
         self.verbs.append(("media_delete", flags))
@@ -330,6 +336,14 @@ class Recorder:
 
     def store(self, table: str, key: str, value: str) -> None:
         self.memory[table, key] = value
+
+    def store_for(self, table: str, key: str, value: str, seconds: int) -> None:
+        self.memory[table, key] = value
+        self.kept_for[table, key] = seconds
+        self.verbs.append(("store_for", table, key, value, seconds))
+
+    def tell(self, queue: str, key: str, value: str) -> None:
+        self.verbs.append(("tell", queue, key, value))
 
     def erase(self, table: str, key: str) -> None:
         self.memory.pop((table, key), None)

@@ -35,24 +35,27 @@ def test_a_tenant_is_added_shown_listed_and_removed(server: RedisServer, shell: 
 
 
 def test_fields_of_an_instance_are_written_after_its_uri(server: RedisServer, shell: Shell) -> None:
-    second = "sip:10.5.4.7;transport=tcp,weight=2,priority=3,description=the second,drain=true"
+    second = "sip:10.5.4.7;transport=tcp,weight=2,priority=3,description=the second,drain=true,srtp=sdes"
     shell.ok(*ACME, "--instance", second, "--domain", "b.example.org", "--redirect", "refuse")
     assert json.loads(server.call("GET", "sipward:tenant:acme")) == {
         "domains": ["acme.example.org", "b.example.org"],
         "instances": [
-            {"uri": INSTANCE, "weight": 1, "priority": 1, "description": "", "drain": False},
+            {"uri": INSTANCE, "weight": 1, "priority": 1, "description": "", "drain": False, "srtp": "off"},
             {
                 "uri": "sip:10.5.4.7;transport=tcp",
                 "weight": 2,
                 "priority": 3,
                 "description": "the second",
                 "drain": True,
+                "srtp": "sdes",
             },
         ],
         "policy": "failover",
         "identity": "pass",
         "limits": {"calls": 0, "calls_per_second": 0, "registrations_per_second": 0},
         "redirect": "refuse",
+        "ice": "remove",
+        "codecs": {"names": [], "only": False, "transcode": False},
     }
 
 
@@ -62,6 +65,13 @@ def test_a_tenants_policy_identity_and_limits_are_options(server: RedisServer, s
     value = json.loads(server.call("GET", "sipward:tenant:acme"))
     assert (value["policy"], value["identity"]) == ("balance", "remove")
     assert value["limits"] == {"calls": 5, "calls_per_second": 3, "registrations_per_second": 2}
+
+
+def test_what_a_tenants_media_is_to_be_are_options(server: RedisServer, shell: Shell) -> None:
+    shell.ok(*ACME, "--ice", "answer", "--codec", "opus", "--codec", "PCMA", "--only-codecs", "--transcode")
+    value = json.loads(server.call("GET", "sipward:tenant:acme"))
+    assert value["ice"] == "answer"
+    assert value["codecs"] == {"names": ["opus", "PCMA"], "only": True, "transcode": True}
 
 
 def test_a_description_is_text_whatever_it_looks_like(server: RedisServer, shell: Shell) -> None:

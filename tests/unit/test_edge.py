@@ -336,3 +336,13 @@ def test_the_keys_are_not_in_the_nodes_description() -> None:
 )
 def test_an_inner_address_may_stand_behind_an_escape(text: str, inside: bool) -> None:
     assert edge().names_inside(text) is inside
+
+
+def test_only_the_outside_knows_a_socket_by_what_its_router_calls_it() -> None:
+    behind = Socket(Side.OUTSIDE, Endpoint("udp", "192.168.100.10", 5060), "203.0.113.10")
+    behind6 = Socket(Side.OUTSIDE, Endpoint("udp", "fd00::1", 5060), "2001:db8::10")
+    node = edge(sockets=[behind, behind6, INNER])
+    assert [node.translated(side, behind) for side in Side] == ["203.0.113.10", "", ""]
+    assert node.translated(Side.OUTSIDE, behind6) == "[2001:db8::10]"
+    assert node.translated(Side.OUTSIDE, PUBLIC) == ""
+    assert node.phone_sockets == [behind.local, behind6.local]

@@ -91,7 +91,7 @@ BAD = [
     ({"to": "201"}, '--to = "201": must be a sip, sips or tel URI'),
     ({"to": "http://x"}, '--to = "http://x": must be a sip, sips or tel URI'),
     ({"caller": "alice"}, '--caller = "alice": must be a sip, sips or tel URI'),
-    ({"transport": "tls"}, '--transport = "tls": must be udp or tcp'),
+    ({"transport": "sctp"}, '--transport = "sctp": must be udp, tcp or tls'),
     ({"method": "IN VITE"}, '--method = "IN VITE": must be a SIP method, such as INVITE'),
     ({"method": ""}, '--method = "": must be a SIP method'),
     ({"headers": ["Diversion: <sip:1@x>"]}, '--header = "Diversion: <sip:1@x>": must be NAME=VALUE'),
@@ -123,8 +123,8 @@ def test_a_phones_call_is_told_with_its_side_sockets_instances_and_media() -> No
         "uri": "sip:100@acme.example",
         "socket": "udp:10.5.4.1:5060",
         "media": "direction=outside direction=service address-family=IP4 SIP-source-address "
-        "endpoint-learning=heuristic strict-source replace-origin replace-session-connection RTP/AVP ICE=remove "
-        "rtcp-mux-demux",
+        "endpoint-learning=heuristic strict-source replace-origin replace-session-connection rtcp-mux-demux "
+        "OSRTP-accept SDES-pad RTP/AVP ICE=remove reject-ICE",
         "down": [],
     }
 

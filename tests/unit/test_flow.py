@@ -51,7 +51,7 @@ def test_the_recorder_has_every_verb_that_is_used_with_its_parameters() -> None:
     }
     used = {
         node.attr
-        for name in ("flow", "concealment", "routeset", "anchor", "passage", "guard")
+        for name in ("flow", "concealment", "routeset", "anchor", "passage", "registrations", "guard")
         for node in ast.walk(ast.parse((folder / f"{name}.py").read_text()))
         if isinstance(node, ast.Attribute)
         and (getattr(node.value, "id", "") == "sip" or getattr(node.value, "attr", "") == "_sip")

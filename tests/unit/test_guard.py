@@ -35,7 +35,7 @@ def callbacks(sip: Recorder, error: BaseException) -> Callbacks:
     def sync() -> None:
         raise error
 
-    return Callbacks(sip.module, Broken(sip, error), sync)
+    return Callbacks(sip.module, Broken(sip, error), sync, sync)
 
 
 @pytest.mark.parametrize("error", ANYTHING)
@@ -142,11 +142,11 @@ def test_the_net_holds_when_kamailio_itself_fails(broken: str, monkeypatch: pyte
 
 def test_every_callback_returns_a_number_when_all_is_well() -> None:
     sip = Recorder("OPTIONS sip:edge.example SIP/2.0\nCall-ID: 1\nTo: <sip:edge.example>\nCSeq: 1 OPTIONS\n\n")
-    net = Callbacks(sip.module, Flow(sip.module, edge()), lambda: None)
+    net = Callbacks(sip.module, Flow(sip.module, edge()), lambda: None, lambda: None)
     assert net.child_init(0) == net.ksr_request_route(None) == net.ksr_sync(None, "timer") == DONE
     assert sip.did("answer") == [(200, "")]
     sip = Recorder("SIP/2.0 200 OK\nCSeq: 1 INVITE\n\n")
-    net = Callbacks(sip.module, Flow(sip.module, edge()), lambda: None)
+    net = Callbacks(sip.module, Flow(sip.module, edge()), lambda: None, lambda: None)
     assert net.ksr_reply(None) == net.ksr_failure(None) == DONE
 
 

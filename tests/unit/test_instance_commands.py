@@ -37,6 +37,7 @@ def test_instances_of_tenants_and_numbers_are_listed(loaded: Shell) -> None:
         "priority": 3,
         "description": "second",
         "drain": False,
+        "srtp": "off",
         "health": "unknown",
         "why": "",
     }

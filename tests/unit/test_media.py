@@ -3,7 +3,10 @@
 import pytest
 
 from sipward import media
-from sipward.model import Side
+from sipward.media import Terms
+from sipward.model import Codecs, Side, Srtp, Tenant
+from sipward.tokens import Dialog
+from unit.recorder import PBX, PHONE
 
 CALL = media.call_name("acme", "1@h", 42)
 
@@ -78,6 +81,80 @@ def test_the_stand_in_for_a_lost_answer_has_no_media_and_no_address() -> None:
     assert "m=audio 0 " in media.REJECTED
     assert "IN IP4 0.0.0.0" in media.REJECTED
     assert media.REJECTED.endswith("\r\n")
+
+
+def test_a_phone_whose_streams_are_of_the_other_family_is_where_its_description_says() -> None:
+    description = "v=0\r\nc=IN IP4 203.0.113.30\r\nm=audio 4000 RTP/AVP 8\r\n"
+    for flags in (media.offer("c", Side.OUTSIDE, Side.SERVICE, False), media.answer("c", Side.OUTSIDE)):
+        assert media.by_description(flags, description, source_ipv6=False) == flags
+        assert media.by_description(flags, description, source_ipv6=True) == flags.replace("SIP-source-address ", "")
+    inner = media.answer("c", Side.SERVICE)
+    assert media.by_description(inner, description, source_ipv6=True) == inner
+
+
+KINDS = {Srtp.OFF: "RTP/AVP", Srtp.SDES: "RTP/SAVP", Srtp.DTLS: "UDP/TLS/RTP/SAVP"}
+DIALOG = Dialog("acme", PHONE, PBX, outer_srtp=Srtp.SDES, inner_srtp=Srtp.DTLS)
+
+
+def flags(terms: Terms) -> list[str]:
+    return media.offer(CALL, Side.SERVICE, Side.OUTSIDE, False, terms=terms).split(" ")
+
+
+@pytest.mark.parametrize("srtp", Srtp)
+def test_an_offer_is_of_one_kind_and_an_answer_of_the_one_that_was_offered(srtp: Srtp) -> None:
+    assert [flag for flag in flags(Terms(srtp)) if flag in KINDS.values()] == [KINDS[srtp]]
+    assert ("DTLS=off" in flags(Terms(srtp))) is (srtp is Srtp.SDES)
+    assert ("SDES-off" in flags(Terms(srtp))) is (srtp is Srtp.DTLS)
+    assert not set(media.answer(CALL, Side.OUTSIDE).split(" ")) & set(KINDS.values())
+
+
+def test_no_key_is_offered_that_leaves_the_media_readable() -> None:
+    suites = [flag for flag in flags(Terms(Srtp.SDES)) if flag.startswith("SDES-only-")]
+    assert suites
+    assert not [suite for suite in suites if "NULL" in suite or "F8" in suite]
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+@pytest.mark.parametrize("answers", [False, True])
+def test_ice_is_passed_on_to_nobody_and_refused_at_once_unless_it_is_answered(keeps: bool, answers: bool) -> None:
+    assert ("ICE=remove" in flags(Terms(ice=keeps, answers_ice=answers))) is not keeps
+    assert ("reject-ICE" in flags(Terms(ice=keeps, answers_ice=answers))) is not answers
+    assert ("ICE=remove" in media.answer(CALL, Side.SERVICE, ice=keeps)) is not keeps
+
+
+@pytest.mark.parametrize("setting", ["answer", "remove"])
+@pytest.mark.parametrize("again", [False, True])
+def test_the_terms_of_an_offer_are_its_receivers(again: bool, setting: str) -> None:
+    codecs, answers = Codecs(("PCMA",)), setting == "answer"
+    tenant = Tenant("acme", (), ice=setting, codecs=codecs)
+    for side in (Side.OUTSIDE, Side.LOCAL):
+        assert media.terms(DIALOG, tenant, side, again) == Terms(Srtp.SDES, again and answers, False, codecs)
+    assert media.terms(DIALOG, tenant, Side.SERVICE, again) == Terms(Srtp.DTLS, False, answers, codecs)
+    assert media.terms(DIALOG, None, Side.SERVICE) == Terms(Srtp.DTLS)
+
+
+@pytest.mark.parametrize(
+    ("codecs", "expected"),
+    [
+        (Codecs(), []),
+        (Codecs(("PCMA", "opus")), []),
+        (
+            Codecs(("PCMA", "opus"), only=True),
+            [
+                *("codec-strip-all", "codec-except-telephone-event", "codec-except-CN"),
+                "codec-offer-PCMA",
+                "codec-offer-opus",
+            ],
+        ),
+        (Codecs(("opus",), transcode=True), ["codec-transcode-opus"]),
+        (
+            Codecs(("opus",), only=True, transcode=True),
+            ["codec-mask-all", "codec-except-telephone-event", "codec-except-CN", "codec-transcode-opus"],
+        ),
+    ],
+)
+def test_a_tenants_codecs_are_flags_where_order_alone_does_not_do(codecs: Codecs, expected: list[str]) -> None:
+    assert [flag for flag in flags(Terms(codecs=codecs)) if flag.startswith("codec-")] == expected
 
 
 def test_until_the_answer_nobodys_rtp_passes() -> None:

@@ -40,6 +40,7 @@ class Scene:
         self.state = state
         self.wanted: Settings | Exception = settings(state)
         old = settings(state)
+        node._certify(old, resolve(old))
         render.write(old, resolve(old))
         self.running = node._Running(self.load, old, resolve(old))
 

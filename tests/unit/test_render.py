@@ -37,11 +37,28 @@ def test_a_port_for_one_registration_is_outside_over_udp_and_has_one_process(tmp
     lines = (render.run_dir(node) / "kamailio.cfg").read_text().splitlines()
     found = [(lines[at - 1], line) for at, line in enumerate(lines) if ":510" in line]
     assert found == [
-        ("socket_workers=1", 'listen=udp:127.0.0.1:5100 advertise 203.0.113.5:5100 name "4"'),
-        ("socket_workers=1", 'listen=udp:127.0.0.1:5101 advertise 203.0.113.5:5101 name "5"'),
+        ("socket_workers=1", 'listen=udp:127.0.0.1:5100 name "6"'),
+        ("socket_workers=1", 'listen=udp:127.0.0.1:5101 name "7"'),
     ]
-    assert sum(line.startswith("listen=") for line in lines) == 6
+    assert sum(line.startswith("listen=") for line in lines) == 8
     assert sum(line.startswith("socket_workers") for line in lines) == 2
+
+
+def test_tls_has_a_port_of_its_own_on_either_side(tmp_path: Path) -> None:
+    config = tmp_path / "sipward.toml"
+    config.write_text(
+        f'fqdn = "sip.example.org"\nstate_dir = "{tmp_path}"\n'
+        '[network]\naddress = ["127.0.0.1", "::1"]\npublic_address = "203.0.113.5"\nsips_port = 6061\n'
+        'service_address = "127.0.0.2"\nservice_networks = "10.5.4.0/24"\n'
+    )
+    node = settings.load(config)
+    render.write(node, addresses.resolve(node))
+    lines = (render.run_dir(node) / "kamailio.cfg").read_text().splitlines()
+    assert [line for line in lines if line.startswith("listen=tls")] == [
+        'listen=tls:127.0.0.1:6061 name "2"',
+        'listen=tls:[::1]:6061 name "5"',
+        'listen=tls:127.0.0.2:6061 name "8"',
+    ]
 
 
 def _number(key: str, path: Path) -> int:

@@ -23,7 +23,7 @@ def hidden(contact: str, tenant: str = "acme") -> str:
 
 def route_set(*routes: str) -> RouteSet:
     sip = Recorder(message("BYE sip:x SIP/2.0", *(f"Route: {route}" for route in routes)))
-    return RouteSet(sip.module, edge(), Concealment(sip.module, edge(), SEALER, lambda name: name))
+    return RouteSet(sip.module, edge(), Concealment(sip.module, edge(), SEALER, lambda name: name), SEALER)
 
 
 # --- what is read ----------------------------------------------------------------------------------------------------
@@ -56,6 +56,13 @@ def test_an_outbound_proxys_route_may_stand_before_the_sealed_one(proxy: str) ->
     sip = routed(within("BYE", "sip:100@x").replace("Route: ", f"Route: {proxy}\r\nRoute: "))
     assert sip.did("aim") == [(PBX, INNER)]
     assert sip.routes() == []
+
+
+def test_our_own_route_is_known_by_its_seal_when_the_node_has_another_address_by_now() -> None:
+    former = OUTER.replace("203.0.113.10", "203.0.113.11")
+    assert route_set(former, "<sip:a;lr>").read().own == parse(former[1:-1])
+    other = DIALOG.seal(SEALER, "another@h")
+    assert route_set(former.replace(SEALED, other)).read().own is None
 
 
 def test_a_strangers_route_before_the_sealed_one_is_no_dialog() -> None:
@@ -209,7 +216,7 @@ def test_our_record_route_is_turned_to_the_address_that_who_asked_knows(origin: 
     sip = Recorder(reply(200, "INVITE", f"Record-Route: {INSIDE}"))
     words = ("acme", SEALED, "other", "1@h", "", "acme/1@h/0", "")
     passage = Passage(origin, to, 0, True, "pass", *words, fixed=False, unhidden=False, next=())
-    RouteSet(sip.module, edge(), Concealment(sip.module, edge(), SEALER, lambda name: name)).turn(passage, back)
+    RouteSet(sip.module, edge(), Concealment(sip.module, edge(), SEALER, lambda name: name), SEALER).turn(passage, back)
     assert sip.record_routes() == [f"<sip:{host}:5060;transport=tcp;sw=other;lr>"]
 
 

@@ -524,7 +524,9 @@ class Dns:
 
 
 def target(found: Node) -> str:
-    trunk = live.decode_trunk(found.memory.tables[live.TABLE].get("%carrier", '["",[],[],"","","",[],false]'))
+    trunk = live.decode_trunk(
+        found.memory.tables[live.TABLE].get("%carrier", '["",[],[],"","","",[],false,"off",null]')
+    )
     return " ".join(end.host for end in trunk.targets)
 
 

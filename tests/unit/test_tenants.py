@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from sipward import settings
+from sipward import live, settings
 from sipward.addresses import Addresses
-from sipward.model import Endpoint, Instance, Tenant
+from sipward.model import Codecs, Endpoint, Instance, Srtp, Tenant
 from sipward.records import VALUE_MAX, RecordError
 from sipward.rules import Rules
 from sipward.tenants import TenantRecord, parse
@@ -73,6 +73,18 @@ def test_a_full_value_becomes_a_tenant(rules: Rules) -> None:
         "refuse",
         "acme.example.org",
     )
+
+
+def test_what_its_media_is_to_be_comes_through_the_live_table(rules: Rules) -> None:
+    codecs = {"names": ["opus", "PCMA"], "only": True, "transcode": True}
+    record = parse(
+        "acme", value(instances=[{"uri": "sip:10.5.4.9", "srtp": "dtls"}], ice="answer", codecs=codecs), rules
+    )
+    tenant = live.decode(record.entries["@acme"])
+    assert tenant == record.to_tenant()
+    assert (tenant.ice, tenant.codecs) == ("answer", Codecs(("opus", "PCMA"), only=True, transcode=True))
+    assert tenant.srtp_of(Endpoint("udp", "10.5.4.9", 5060)) is Srtp.DTLS
+    assert tenant.srtp_of(Endpoint("udp", "10.5.4.8", 5060)) is Srtp.OFF
 
 
 def test_an_ipv6_instance_is_written_in_any_spelling(rules: Rules) -> None:
@@ -181,6 +193,18 @@ def test_the_largest_value_allowed_is_read(rules: Rules) -> None:
         ({"instances": [{"uri": f"sip:10.5.4.9:{6000 + i}"} for i in range(101)]}, "100"),
         ({"redirect": "follow"}, "redirect = \"follow\": should be 'pass' or 'refuse'"),
         ({"redirect": True}, "redirect = true"),
+        ({"ice": "yes"}, "ice = \"yes\": should be 'answer' or 'remove'"),
+        ({"codecs": ["PCMA"]}, "codecs: must be a table of fields"),
+        ({"codecs": {"names": ["PCMA", "PCMA"]}}, 'codecs.names = ["PCMA", "PCMA"]: "PCMA" is there twice'),
+        (
+            {"codecs": {"names": ["PCMA direction=service"]}},
+            "must be a codec's name in SDP, such as PCMA, G722 or opus",
+        ),
+        ({"codecs": {"names": ["opus/48000"]}}, "must be a codec's name in SDP"),
+        ({"codecs": {"names": [f"c{n}" for n in range(21)]}}, "20"),
+        ({"codecs": {"only": True}}, "codecs.names: must name codecs, for only and transcode to speak of them"),
+        ({"codecs": {"names": [], "transcode": True}}, "must name codecs"),
+        ({"codecs": {"names": ["PCMA"], "first": True}}, "codecs.first: unknown"),
     ],
 )
 def test_a_wrong_field_is_refused(fields: dict[str, Any], told: str, rules: Rules) -> None:
@@ -209,6 +233,8 @@ def test_a_wrong_field_is_refused(fields: dict[str, Any], told: str, rules: Rule
         ({"description": "\u2028"}, "must have no control characters"),
         ({"description": "x" * 201}, "200"),
         ({"Weight": 1}, "instances[0].Weight: unknown"),
+        ({"srtp": "on"}, "instances[0].srtp = \"on\": should be 'off', 'sdes' or 'dtls'"),
+        ({"srtp": True}, "instances[0].srtp = true"),
     ],
 )
 def test_a_wrong_field_of_an_instance_is_refused(fields: dict[str, Any], told: str, rules: Rules) -> None:

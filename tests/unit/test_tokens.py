@@ -2,7 +2,7 @@
 
 import pytest
 
-from sipward.model import Endpoint
+from sipward.model import Endpoint, Srtp
 from sipward.seal import Sealer
 from sipward.tokens import Account, Binding, Dialog, Hidden
 from sipward.uri import Uri
@@ -47,6 +47,17 @@ def test_a_dialog_keeps_the_mark_of_its_media(media: int) -> None:
 def test_a_dialog_keeps_its_trunk_and_our_own_port(outer: Endpoint, trunk: str, port: int) -> None:
     dialog = Dialog("acme", outer, PBX, trunk=trunk, fixed=True, unhidden=True, port=port)
     assert Dialog.open(SEALER, dialog.seal(SEALER, "1@h"), "1@h") == dialog
+
+
+@pytest.mark.parametrize("outer", Srtp)
+@pytest.mark.parametrize("inner", Srtp)
+@pytest.mark.parametrize("port", [0, 5100])
+def test_a_dialog_keeps_what_the_media_of_its_ends_is(port: int, inner: Srtp, outer: Srtp) -> None:
+    dialog = Dialog("acme", PHONE, PBX, trunk="carrier", others=(PBX,), port=port, outer_srtp=outer, inner_srtp=inner)
+    sealed = dialog.seal(SEALER, "1@h")
+    assert Dialog.open(SEALER, sealed, "1@h") == dialog
+    plain = dialog._replace(outer_srtp=Srtp.OFF, inner_srtp=Srtp.OFF).seal(SEALER, "1@h")
+    assert (len(plain) < len(sealed)) is (outer is not Srtp.OFF or inner is not Srtp.OFF)
 
 
 def test_an_ordinary_dialog_is_no_longer_for_it() -> None:

@@ -36,7 +36,18 @@ def test_every_field_of_a_trunk_is_an_option(server: RedisServer, shell: Shell) 
     shell.ok(
         *("trunk", "add", "carrier", "--address", "198.51.100.7", "--tenant", "*", "--transport", "tcp"),
         *("--number", "p-called-party-id", "--media", "learned", "--identity", "pass", "--host", "Sip.Other.example"),
-        *("--calls", "30", "--calls-per-second", "5", "--registrations-per-second", "2", "--description", "main"),
+        *(
+            "--calls",
+            "30",
+            "--calls-per-second",
+            "5",
+            "--registrations-per-second",
+            "2",
+            "--description",
+            "main",
+            "--srtp",
+            "sdes",
+        ),
     )
     assert json.loads(server.call("GET", "sipward:trunk:carrier")) == {
         "addresses": ["198.51.100.7"],
@@ -47,6 +58,7 @@ def test_every_field_of_a_trunk_is_an_option(server: RedisServer, shell: Shell) 
         "identity": "pass",
         "limits": {"calls": 30, "calls_per_second": 5, "registrations_per_second": 2},
         "own_port": False,
+        "srtp": "sdes",
         "hosts": ["sip.other.example"],
         "description": "main",
     }

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sipward import live
-from sipward.model import Endpoint, Limits, Trunk
+from sipward.model import Endpoint, Limits, Srtp, Trunk
 from sipward.records import RecordError
 from sipward.resolver import Name
 from sipward.rules import Rules
@@ -68,6 +68,11 @@ def test_a_full_value_becomes_a_trunk() -> None:
 def test_what_is_left_out_has_the_documented_default() -> None:
     trunk = parse("carrier", value(), RULES).to_trunk()
     assert trunk == Trunk("carrier", ("acme",), (Endpoint("udp", "198.51.100.5", 5060),))
+
+
+@pytest.mark.parametrize("srtp", Srtp)
+def test_what_a_carrier_is_offered_comes_through_the_live_table(srtp: Srtp) -> None:
+    assert live.decode_trunk(parse("carrier", value(srtp=srtp), RULES).entries["%carrier"]).srtp is srtp
 
 
 def test_a_trunk_asks_for_own_ports_over_udp_alone() -> None:
@@ -216,9 +221,17 @@ def test_an_address_may_not_be(address: str, told: str) -> None:
         ({"tenants": [""]}, "or * for all tenants"),
         ({"tenants": ["*", "acme"]}, 'must be ["*"] alone, for all tenants, or names'),
         ({"tenants": ["acme", "acme"]}, '"acme" is there twice'),
-        ({"transport": "tls"}, "transport = \"tls\": should be 'udp' or 'tcp'"),
+        ({"transport": "sctp"}, "transport = \"sctp\": should be 'udp', 'tcp' or 'tls'"),
+        ({"tls": {"name": "x.example"}}, 'tls: may be given with transport "tls" only'),
+        ({"transport": "tls", "own_port": True}, 'own_port = true: must be false with transport "tls"'),
+        ({"transport": "tls", "tls": {"name": "a b"}}, "must be a host name or an IP address"),
+        ({"transport": "tls", "tls": {"fingerprints": ["ab:cd"]}}, "must be SHA-256: 64 hexadecimal digits"),
+        ({"transport": "tls", "tls": {"fingerprints": ["ab" * 32, "AB:" * 31 + "AB"]}}, "is there twice"),
+        ({"transport": "tls", "tls": {"profile": "lab"}}, "must be a table of [tls.profiles] in the configuration"),
+        ({"transport": "tls", "tls": {"ca": "/x"}}, "tls.ca: unknown, no such field"),
         ({"number": "From"}, 'number = "From"'),
         ({"media": "none"}, 'media = "none"'),
+        ({"srtp": "on"}, 'srtp = "on"'),
         ({"identity": "keep"}, 'identity = "keep"'),
         ({"limits": {"calls": -1}}, "limits.calls = -1: must be 0 to 100000"),
         ({"limits": {"calls_per_second": 100001}}, "limits.calls_per_second = 100001: must be 0 to 100000"),

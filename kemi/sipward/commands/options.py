@@ -12,7 +12,7 @@ Replace = Annotated[bool, typer.Option("--replace", help="Overwrite what is ther
 Description = Annotated[str, typer.Option(metavar="TEXT", help="For people.")]
 
 _WORD = "URI[,FIELD=VALUE]..."
-_HELP = "sip:10.5.4.1:5080,weight=2; may be repeated. FIELD is weight, priority, description or drain."
+_HELP = "sip:10.5.4.1:5080,weight=2; may be repeated. FIELD is weight, priority, description, drain or srtp."
 Instances = Annotated[list[str], typer.Option("--instance", metavar=_WORD, help=_HELP)]
 OwnInstances = Annotated[list[str] | None, typer.Option("--instance", metavar=_WORD, help=_HELP)]
 

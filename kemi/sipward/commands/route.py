@@ -40,6 +40,15 @@ def add(
     identity: Annotated[
         str, typer.Option(help="What instances assert of the caller, towards a trunk: pass or remove.")
     ] = "pass",
+    ice: Annotated[str, typer.Option(help="What becomes of ICE that a phone offers: answer or remove.")] = "remove",
+    codec: Annotated[
+        list[str] | None,
+        typer.Option("--codec", metavar="NAME", help="A codec that offers begin with: PCMA, opus; may be repeated."),
+    ] = None,
+    only_codecs: Annotated[bool, typer.Option("--only-codecs", help="Offers have no other codecs.")] = False,
+    transcode: Annotated[
+        bool, typer.Option("--transcode", help="Offers have all these codecs; media is transcoded where it must be.")
+    ] = False,
     calls: Calls = 0,
     call_rate: CallRate = 0,
     registration_rate: RegistrationRate = 0,
@@ -54,6 +63,8 @@ def add(
         "redirect": redirect,
         "policy": policy,
         "identity": identity,
+        "ice": ice,
+        "codecs": {"names": codec or [], "only": only_codecs, "transcode": transcode},
         "limits": limits(calls, call_rate, registration_rate),
     }
     record = tenants.parse(name, json.dumps(value), values.rules_of(node))

@@ -38,7 +38,7 @@ def add(
     tenant: Annotated[
         list[str], typer.Option("--tenant", metavar="NAME", help="A tenant that it serves, * for all; may be repeated.")
     ],
-    transport: Annotated[str, typer.Option(help="udp or tcp.")] = "udp",
+    transport: Annotated[str, typer.Option(help="udp, tcp or tls.")] = "udp",
     number: Annotated[
         str,
         typer.Option(
@@ -56,6 +56,15 @@ def add(
     own_port: Annotated[
         bool, typer.Option("--own-port", help="Each registration there has a port to itself ([trunks] own_ports).")
     ] = False,
+    srtp: Annotated[str, typer.Option(help="What it is offered: off (plain RTP), sdes or dtls.")] = "off",
+    tls_name: Annotated[
+        str, typer.Option(help="Over TLS: whose its certificate is, when not that of the host name in --address.")
+    ] = "",
+    fingerprint: Annotated[
+        list[str] | None,
+        typer.Option("--tls-fingerprint", help="Over TLS: SHA-256 of a certificate that is right; may be repeated."),
+    ] = None,
+    profile: Annotated[str, typer.Option("--tls-profile", help="Over TLS: a table of [tls.profiles].")] = "",
     calls: Calls = 0,
     call_rate: CallRate = 0,
     registration_rate: RegistrationRate = 0,
@@ -74,6 +83,10 @@ def add(
         "identity": identity,
         "limits": limits(calls, call_rate, registration_rate),
         "own_port": own_port,
+        "srtp": srtp,
+        "tls": {"name": tls_name, "fingerprints": fingerprint or [], "profile": profile}
+        if tls_name or fingerprint or profile
+        else None,
         "hosts": host or [],
         "description": description,
     }
