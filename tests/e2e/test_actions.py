@@ -272,7 +272,7 @@ def test_what_is_written_back_as_it_was_shown_starts_nothing_again(node: Node) -
 def test_a_file_that_is_edited_by_hand_is_taken_after_a_hangup_and_a_bad_one_refused(own_lab: Lab) -> None:
     with Node(own_lab) as node, Asker(own_lab.phone("bob"), port=5070) as phone:
         good, pids = node.config.read_text(), node.processes()
-        node.config.write_text(good.replace("[rtp]", "[sip]\nworkers = 0\n\n[rtp]"))
+        node.config.write_text(good.replace("[sip]", "[sip]\nworkers = 0"))
         os.kill(node.pid, signal.SIGHUP)
         eventually(lambda: "goes on with the configuration it had: " in node.log("sipward"))
         assert "sip.workers = 0: must be 1 to 64" in node.log("sipward")
