@@ -2,6 +2,7 @@
 
 import math
 import secrets
+from _blake2 import blake2b
 from pathlib import Path
 from string import Template
 
@@ -101,7 +102,7 @@ def write(settings: Settings, addresses: Addresses) -> None:
         write_file(settings.store_password_file, secrets.token_hex(32) + "\n")
     write_file(run / "rtpengine.conf", _rtpengine(settings, addresses))
     write_file(run / "redis.conf", _redis(settings))
-    write_file(run / "rtp-store.conf", _rtp_store(settings))
+    write_file(run / "rtp-store.conf", _rtp_store(settings, addresses))
     keys = settings.state_dir / "keys"
     if not keys.exists():
         write_file(keys, secrets.token_hex(32) + "\n")
@@ -158,14 +159,18 @@ def _source(host: str) -> str:
     return f"tcp_source_ipv6=[{host}]" if ":" in host else f"tcp_source_ipv4={host}"
 
 
-def _rtpengine(settings: Settings, addresses: Addresses) -> str:
+def _interfaces(addresses: Addresses) -> str:
+    """Where rtpengine has its ports, and what it says of them."""
     interfaces: list[str] = []
     for own, public in zip(addresses.outside, addresses.public, strict=True):
         interfaces += [f"outside/{own}" if own == public else f"outside/{own}!{public}", f"local/{own}"]
-    interfaces += [f"service/{address}" for address in addresses.service]
+    return ";".join([*interfaces, *(f"service/{address}" for address in addresses.service)])
+
+
+def _rtpengine(settings: Settings, addresses: Addresses) -> str:
     return _fill(
         "rtpengine/rtpengine.conf",
-        interfaces=";".join(interfaces),
+        interfaces=_interfaces(addresses),
         store=_store_lines(settings),
         control=settings.rtp.control,
         offer_timeout=math.ceil(settings.sip.ring_timeout) + _LATER,
@@ -198,17 +203,21 @@ def _store_lines(settings: Settings) -> str:
     )
 
 
-def _rtp_store(settings: Settings) -> str:
-    """For rtpengine, which speaks to a Redis over TCP only. It is on disk from its end to its next start."""
+def _rtp_store(settings: Settings, addresses: Addresses) -> str:
+    """For rtpengine, which speaks to a Redis over TCP only. It is on disk from its end to its next start.
+
+    A call is kept with its ports and what was said of them: with other interfaces it begins anew, with its next offer.
+    """
     if settings.rtp.store is None:
         return ""
+    interfaces = blake2b(_interfaces(addresses).encode(), digest_size=4).hexdigest()
     return (
         "# What rtpengine knows of running calls, for its next start.\n"
         f"bind {settings.rtp.store.address}\n"
         f"port {settings.rtp.store.port}\n"
         f"requirepass {settings.store_password_file.read_text().strip()}\n"
         f'dir "{settings.state_dir / "redis"}"\n'
-        "dbfilename rtp-store.rdb\n"
+        f"dbfilename rtp-store-{interfaces}.rdb\n"
         "save 86400 1\n"
         "appendonly no\n"
         "daemonize no\n"

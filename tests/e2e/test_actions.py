@@ -292,7 +292,7 @@ def test_an_address_that_moves_is_said_to_cost_running_calls_their_audio(own_lab
         assert phone.status("sip:203.0.113.11", within=0.3) == 0
         answer = act(node, "configure-module", {"fqdn": "edge.example.net", "addresses": {"address": "203.0.113.11"}})
         assert answer.code == 0, answer
-        assert "started again: rtpengine, kamailio" in answer.errors
+        assert "started again: rtp-store, rtpengine, kamailio" in answer.errors
         assert "no audio any more" in answer.errors
         assert phone.status("sip:203.0.113.11") == 200
         assert done(node, "get-configuration")["addresses"] == {"address": "203.0.113.11"}
