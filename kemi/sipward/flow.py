@@ -204,7 +204,6 @@ class Flow:
         elif relay.dialog.unhidden:
             self._strip(headers.INTERNAL if relay.asserts else headers.INTERNAL_AND_IDENTITY)
         elif not self._conceal.request(request, relay, socket, shown):
-            self._limiter.withdraw(request, relay)
             return None
         onward = relay.uri or (sips.own(request.uri) if outwards else request.uri)
         if onward is not request.uri or request.strict:
@@ -401,9 +400,10 @@ class Flow:
 
     def stray_reply(self) -> None:
         """Drop a reply that no transaction waits for: nobody knows any more how it would have to change."""
+        # First of all: whatever is in it, it does not go on.
+        self._sip.drop_reply()
         if not self._peers.heard():
             self._sip.count("stray-reply")
-        self._sip.drop_reply()
 
     def failure(self) -> None:
         """A request outside a dialog, or a BYE, failed for good: try the next instance, or let the caller know."""

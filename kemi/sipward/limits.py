@@ -55,17 +55,14 @@ class Limiter:
                 self._sip.charge(call, " ".join([*names, *more]))
         return None
 
-    def withdraw(self, request: Request, relay: Relay) -> None:
-        """A request that was counted is one that had been counted before: it has one place, not two."""
-        if request.method == "INVITE" and not request.in_dialog:
-            self._leave(name for name, _ in self._bounds(request, relay))
-
     def release(self, call: str) -> None:
         """A call is over: whichever of its ends says so first counts."""
-        names = self._sip.charged(call)
-        if names and self._sip.tally(f"over {call}") == 1:
+        if not self._sip.charged(call):
+            return
+        with self._sip.locked("charges"):
+            names = self._sip.charged(call).split()
             self._sip.discharge(call)
-            self._leave(names.split())
+        self._leave(names)
 
     def forget(self, names: str) -> None:
         """A call that nobody has ended counts no more. `names`: those it was charged to."""
@@ -90,14 +87,17 @@ class Limiter:
         return self._shares.tenant if name[0] == TENANT else self._shares.source
 
     def _enter(self, bounds: list[tuple[str, int]], call: str) -> Answer | None:
-        entered: list[str] = []
-        for name, most in bounds:
-            entered.append(name)
-            if self._sip.enter(name) > most:
-                self._leave(entered)
-                return TOO_MANY_PORTS if name[0] in (TENANT, SOURCE) else TOO_MANY_CALLS
-        if entered:
-            self._sip.charge(call, " ".join(entered))
+        if not bounds:
+            return None
+        with self._sip.locked("charges"):
+            if self._sip.charged(call):
+                # The same request once more, whoever sends it: it has its place.
+                return None
+            for at, (name, most) in enumerate(bounds, 1):
+                if self._sip.enter(name) > most:
+                    self._leave(each for each, _ in bounds[:at])
+                    return TOO_MANY_PORTS if name[0] in (TENANT, SOURCE) else TOO_MANY_CALLS
+            self._sip.charge(call, " ".join(name for name, _ in bounds))
         return None
 
     def _leave(self, names: Iterable[str]) -> None:

@@ -1,6 +1,6 @@
 """Keeps a TLS connection open to each carrier that is reached over TLS, and asks over it; a process of its own."""
 
-import secrets
+import os
 import time
 from types import ModuleType
 from typing import NamedTuple
@@ -87,7 +87,7 @@ class Keeper:
         socket = self._edge.socket_for(self._edge.network_of(end.host), end)
         if socket is None:
             return
-        mark = secrets.token_hex(8)
+        mark = os.urandom(8).hex()
         text = _OPTIONS.format(
             uri=end.uri,
             own=self._edge.shown_to(self._edge.network_of(end.host), socket),

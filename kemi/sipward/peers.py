@@ -44,7 +44,10 @@ class Peers:
 
     def heard(self) -> bool:
         """Take a reply that nobody waits for, if it answers an OPTIONS of ours: see who has sent it."""
-        call_id = self._sip.call_id()
+        try:
+            call_id = self._sip.call_id()
+        except UnicodeDecodeError:
+            return False
         content = self._sealer.open(KIND, call_id[len(MARK) :]) if call_id.startswith(MARK) else None
         if content is None:
             return False
@@ -80,7 +83,9 @@ def doubt(certificate: x509.Certificate | None, is_trusted: bool, proof: Proof, 
         return "" if known else f"its certificate has the fingerprint {certificate.fingerprint}"
     if not is_trusted:
         return "its certificate is not valid, or not signed by a CA that is known"
-    return "" if certificate.is_of(name) else f"its certificate is of {', '.join(certificate.names)}, not of {name}"
+    # Whoever has made the certificate has written its names, and an operator's terminal will show them.
+    names = ", ".join(one if one.isprintable() else ascii(one) for one in certificate.names)
+    return "" if certificate.is_of(name) else f"its certificate is of {names}, not of {name}"
 
 
 def asked_of(end: Endpoint, live: Live) -> Iterator[tuple[str, Proof, str]]:

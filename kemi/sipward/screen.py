@@ -82,8 +82,11 @@ def _rtcp(line: str, may_have_media: Check) -> Answer | None:
 
 def _candidate(line: str, may_have_media: Check) -> Answer | None:
     found = _CANDIDATE.match(line)
+    if found is None:
+        # rtpengine may read what we cannot.
+        return BAD_ADDRESS
     # A browser's name for its own address is looked up by nobody (mDNS).
-    return BAD_ADDRESS if found and not (found[1].endswith(".local") or may_have_media(found[1])) else None
+    return None if found[1].endswith(".local") or may_have_media(found[1]) else BAD_ADDRESS
 
 
 _CHECKS = {"m": _media, "c": _connection, "a=r": _rtcp, "a=c": _candidate}

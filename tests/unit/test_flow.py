@@ -425,6 +425,17 @@ def test_a_reply_that_nobody_waits_for_is_dropped() -> None:
     assert sip.counted == ["stray-reply"]
 
 
+def test_a_reply_that_nobody_waits_for_is_dropped_whatever_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable() -> str:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    sip = Recorder(reply(200, "INVITE"), PBX, INNER)
+    monkeypatch.setattr(sip, "call_id", unreadable)
+    Flow(sip.module, edge()).stray_reply()
+    assert sip.did("drop_reply")
+    assert sip.counted == ["stray-reply"]
+
+
 def test_a_registrations_reply_gives_the_phone_its_contact_back() -> None:
     sip = routed(request("REGISTER", "sip:acme.example", "Contact: <sip:7@192.168.1.20:5062>;expires=60"))
     answered(sip, reply(200, "REGISTER", f"Contact: {sip.contacts()[0]}, <sip:7@10.5.4.99>"))

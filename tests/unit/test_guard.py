@@ -1,6 +1,9 @@
 """The net under the callbacks: no exception is silence, and none gets out."""
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -9,6 +12,7 @@ from sipward.flow import DONE, Flow
 from sipward.guard import Callbacks
 from unit.recorder import Recorder, edge
 
+HANDLER = Path(__file__).resolve().parents[2] / "kemi" / "handler.py"
 INVITE = "INVITE sip:1@acme.example SIP/2.0\nCall-ID: a b\x1b[2J\nCSeq: 1 INVITE\n\n"
 NOT_UTF8 = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
 ANYTHING = [ValueError("x"), KeyError(1), SystemExit(1), KeyboardInterrupt(), MemoryError(), RecursionError()]
@@ -153,3 +157,11 @@ def test_every_callback_returns_a_number_when_all_is_well() -> None:
 def test_all_names_that_the_flow_asks_for_are_callbacks() -> None:
     for name in ("ksr_request_route", "ksr_reply", "ksr_stray_reply", "ksr_failure", "ksr_sync", "child_init"):
         assert callable(cast("object", getattr(Callbacks, name)))
+
+
+def test_what_workers_load_brings_no_openssl() -> None:
+    """It keeps state for each thread, and would be there before Kamailio forks."""
+    imports = [line for line in HANDLER.read_text().splitlines() if line.startswith("from sipward")]
+    program = "\n".join(["import sys", "sys.modules['KSR'] = sys", *imports, "print('_hashlib' in sys.modules)"])
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -1,6 +1,7 @@
 """What a tenant or trunk may use at once, and when it is free again."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -54,12 +55,18 @@ def test_so_many_calls_and_not_one_more(sip: Recorder, limiter: Limiter) -> None
     assert running(sip) == {"acme": 2}
 
 
-def test_a_call_that_both_sides_end_is_counted_once(sip: Recorder, limiter: Limiter) -> None:
+def test_a_call_that_both_sides_end_is_counted_once(
+    sip: Recorder, limiter: Limiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     counted(limiter, "INVITE", (TENANT, TRUNK), "a")
     counted(limiter, "INVITE", (TENANT,), "b")
-    limiter.release("a")
-    # The other worker had read whose it is before this one forgot it.
-    sip.charge("a", "acme %carrier")
+
+    def after_another_worker(table: str) -> AbstractContextManager[None]:
+        monkeypatch.undo()
+        limiter.release("a")
+        return sip.locked(table)
+
+    monkeypatch.setattr(sip, "locked", after_another_worker)
     limiter.release("a")
     assert running(sip) == {"acme": 1, "%carrier": 0}
 
@@ -229,12 +236,18 @@ def test_a_request_that_cannot_be_read_takes_no_place(monkeypatch: pytest.Monkey
 
 
 def test_a_repeated_request_has_one_place(sip: Recorder, limiter: Limiter) -> None:
-    """Two workers may count one INVITE; the one that has not made its transaction takes its count back."""
-    for _ in range(2):
+    """Two workers may count one INVITE, and anybody may send it again."""
+    for _ in range(2 * TENANT.limits.calls):
         assert counted(limiter, "INVITE", (TENANT,), "a") is None
-    limiter.withdraw(*new("INVITE", (TENANT, Charge("globex", Limits(0, 9, 9)))))
     assert running(sip) == {"acme": 1}
     limiter.release("a")
+    assert running(sip) == {"acme": 0}
+
+
+def test_a_request_that_is_refused_again_and_again_keeps_no_place(sip: Recorder, limiter: Limiter) -> None:
+    for _ in range(2 * TENANT.limits.calls):
+        assert counted(limiter, "INVITE", (TENANT,), "a") is None
+        limiter.release("a")
     assert running(sip) == {"acme": 0}
 
 

@@ -35,7 +35,6 @@ TAKEN = {
     "an RTCP address": PLAIN + "a=rtcp:4001 IN IP4 198.51.100.7\r\n",
     "a browser's": PLAIN.replace(" 4000 ", " 9 ") + "a=rtcp:9 IN IP4 0.0.0.0\r\n" + 30 * CANDIDATE,
     "a browser's that hides its address": PLAIN + CANDIDATE.replace("198.51.100.7", "f00d.local"),
-    "a candidate that cannot be read": PLAIN + "a=candidate:\r\n",
     "an attribute that only begins alike": PLAIN + "a=rtcp-mux\r\na=rtcp-fb:* nack\r\n",
     "as many streams as may be": HEAD + HOST + screen.MOST_STREAMS * AUDIO,
     "as many candidates as may be": PLAIN + screen.MOST_CANDIDATES * CANDIDATE,
@@ -80,6 +79,9 @@ REFUSED = {
     "an address of no kind": (HEAD + "c=IN IP7 198.51.100.7\r\n" + AUDIO, screen.BAD_ADDRESS),
     "half a line": (HEAD + "c=IN IP4 \r\n" + AUDIO, screen.BAD_ADDRESS),
     "behind a CR alone": (PLAIN + "a=x\rc=IN IP4 127.0.0.1\r\n", screen.BAD_ADDRESS),
+    "a candidate that cannot be read": (PLAIN + "a=candidate:\r\n", screen.BAD_ADDRESS),
+    "a candidate without a foundation": (PLAIN + CANDIDATE.replace(":1 1", ": 1"), screen.BAD_ADDRESS),
+    "a candidate with a long port": (PLAIN + CANDIDATE.replace(" 4000 ", " 004000 "), screen.BAD_ADDRESS),
     "a candidate on loopback": (PLAIN + CANDIDATE.replace("198.51.100.7", "127.0.0.1"), screen.BAD_ADDRESS),
 }
 
