@@ -18,6 +18,8 @@ from sipward.uri import parse
 Log = Callable[[str, str, str], None]
 """Writes a line: event, reason, tenant."""
 
+_OFFERED = "offered"
+"""What a transaction remembers once a reply to an INVITE without an offer has made one."""
 NO_MEDIA = Answer(503, "Service Unavailable", "media-unavailable", retry_after=5)
 FOREIGN_ANSWER = Answer(0, "Ignored", "foreign-answer")
 """A reply's description that somebody else has sent: the reply goes on without it."""
@@ -112,7 +114,11 @@ class Anchor:
             return self._take(self._sip.media_answer, flags, body, passage.origin)
         dialog = self._dialog_of(passage)
         terms = self._terms(dialog, passage.origin) if dialog else media.PLAIN
-        flags = media.offer(passage.media, passage.to, passage.origin, back.is_ipv6, fixed, terms, passage.begins)
+        begins = passage.begins and not self._sip.recall(_OFFERED)
+        if begins:
+            # Once: what an answer has opened stays open, though a later reply of the same INVITE has the offer again.
+            self._sip.remember(_OFFERED, "1")
+        flags = media.offer(passage.media, passage.to, passage.origin, back.is_ipv6, fixed, terms, begins)
         return self._offer(passage.media, flags, body, passage.origin, terms)
 
     def _is_of_target(self, passage: Passage) -> bool:

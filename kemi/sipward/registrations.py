@@ -25,6 +25,8 @@ _NAME = "registration"
 _NEEDS_PING = "!"
 _CONTACTS_MAX = 8
 """Of one phone: a REGISTER may have any number."""
+_CONTACT_MAX = 512
+"""Characters of a Contact that is kept: ours are some 150 and what the phone has made of its own."""
 _LONGEST = 7 * 86_400
 _DEFAULT = 3600
 """Seconds, when a registrar does not say how long (RFC 3261, 10.2.1.1 leaves it to us)."""
@@ -96,7 +98,7 @@ class Registrations:
             return 0
         seen = noted.endswith(_NEEDS_PING) or any((b.own.host, b.own.port) != (flow.host, flow.port) for b in bound)
         pinged = seen and side is Side.OUTSIDE and flow.transport == "udp"
-        contacts = tuple(each.inner.uri for each in bound[:_CONTACTS_MAX])
+        contacts = tuple(each.inner.uri for each in bound[:_CONTACTS_MAX] if len(each.inner.uri) <= _CONTACT_MAX)
         text = str(Registration(tenant, now + seconds, pinged, flow, contacts))
         self._sip.store_for(FLOWS, key, text, seconds)
         self._sip.tell(FLOWS, key, text)

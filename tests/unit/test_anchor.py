@@ -256,6 +256,13 @@ def test_the_offer_of_a_late_offer_is_in_the_200() -> None:
     assert sip.did("media_offer") == [(media.offer(CALL, Side.SERVICE, Side.OUTSIDE, False, begins=True), SDP)]
 
 
+def test_a_late_offer_that_is_said_again_closes_nothing() -> None:
+    sip = routed(request("INVITE", "sip:100@acme.example"))
+    for status, begins in ((183, True), (200, False)):
+        answered(sip, reply(status, "INVITE", sdp=True))
+        assert sip.did("media_offer")[-1][0] == media.offer(CALL, Side.SERVICE, Side.OUTSIDE, False, begins=begins)
+
+
 def test_an_answer_in_a_phones_ack_or_prack_is_the_outsides_and_an_instances_is_the_services() -> None:
     late = DIALOG._replace(late=True)
     for method in ("ACK", "PRACK"):
